@@ -1,0 +1,61 @@
+# vllmd.platform: `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.PHONY: help run stop status image clean distclean test lint sanity unit molecule bench collection lock
+
+INVENTORY ?= inventories/local
+PROFILE ?= cpu
+SCENARIO ?= --all
+# Where the pinned Python environment lives; point it elsewhere to share one between checkouts.
+VENV ?= .venv
+export VLLMD_VENV := $(abspath $(VENV))
+export PATH := $(VLLMD_VENV)/bin:$(PATH)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\nVariables: INVENTORY=%s PROFILE=%s SCENARIO=%s ARGS="--check --diff ..."\n' '$(INVENTORY)' '$(PROFILE)' '$(SCENARIO)'
+
+run: ## from a fresh machine to a chat answer: packages, image, virtual machine, question
+	@scripts/play site.yml -i $(INVENTORY) $(ARGS)
+
+status: ## what runs here, and how to reach it
+	@scripts/play playbooks/status.yml -i $(INVENTORY) $(ARGS)
+
+stop: ## end the runtimes, gracefully
+	@scripts/play playbooks/stop.yml -i $(INVENTORY) $(ARGS)
+
+image: ## build the guest image alone (PROFILE=cpu)
+	@scripts/play playbooks/generate.yml -i $(INVENTORY) -e runtime_assembler_profile=$(PROFILE) $(ARGS)
+
+clean: ## remove what `make run` made: runtimes, images, launcher, units; caches stay
+	@scripts/play playbooks/teardown.yml -i $(INVENTORY) $(ARGS)
+	@rm -rf build .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+distclean: ## clean, and after asking remove caches and the Python environment too (YES=1 does not ask)
+	@scripts/distclean
+
+test: ## everything: lint, sanity, unit tests, molecule scenarios
+	@scripts/check-all
+
+lint: ## ansible-lint, yamllint, ruff, mypy, shellcheck, dib-lint
+	@scripts/bootstrap test && scripts/check-lint
+
+sanity: ## ansible-test sanity over the built collection
+	@scripts/bootstrap test && scripts/check-sanity
+
+unit: ## unit and property tests (ARGS="-k name")
+	@scripts/bootstrap test && python -m pytest $(ARGS)
+
+molecule: ## scenarios on real systemd hosts and an emulated guest (SCENARIO=hypervisor)
+	@scripts/bootstrap test && scripts/check-molecule $(SCENARIO)
+
+bench: ## measure boot and build beside a stock image; writes build/benchmarks/
+	@scripts/bootstrap test && python benchmarks/boot.py $(ARGS)
+
+collection: ## build the collection artefact into build/
+	@scripts/bootstrap run && ansible-galaxy collection build --force --output-path build .
+
+lock: ## pin requirements/*.in to the newest versions, with hashes
+	@scripts/lock-requirements
