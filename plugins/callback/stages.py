@@ -9,7 +9,7 @@ name: stages
 type: stdout
 short_description: Stages with names, durations and signs of life
 version_added: "0.1.0"
-author: vllmd.platform maintainers
+author: vllmd.platform maintainers (@vllmd)
 description:
   - Prints every play as a numbered stage, and of its tasks only what changed, was said or failed.
   - A task that takes longer than O(heartbeat) shows how long it has run and the newest line of the logs in
