@@ -1,0 +1,90 @@
+# Copyright: vllmd.platform contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""From validated Runtimes and verified images to what role hypervisor is given: plain data in, plain data out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.vllmd.platform.plugins.module_utils.guest_config import launcher_settings
+
+_API_PORT = 8000  # the guest's vLLM
+
+
+def api_url(runtime: dict[str, Any]) -> str:
+    """Return where the host reaches the runtime's API, such as ``http://127.0.0.1:8000``, or an empty string."""
+    network = runtime["spec"]["network"]
+    if network["mode"] == "user":
+        for forward in network["forward"]:
+            if forward["guest_port"] == _API_PORT:
+                return f"http://{forward['host_address']}:{forward['host_port']}"
+        return ""
+    address = (network.get("address") or "").partition("/")[0]
+    return f"http://{address}:{_API_PORT}" if address else ""
+
+
+def ssh_command(runtime: dict[str, Any]) -> str:
+    """Return the arguments of ssh that reach the guest, such as ``-p 2222 root@127.0.0.1``, or an empty string."""
+    network = runtime["spec"]["network"]
+    if network["mode"] == "user":
+        for forward in network["forward"]:
+            if forward["guest_port"] == 22:
+                return f"-p {forward['host_port']} root@{forward['host_address']}"
+        return ""
+    address = (network.get("address") or "").partition("/")[0]
+    return f"root@{address}" if address else ""
+
+
+def hypervisor_runtimes(
+    runtimes: list[dict[str, Any]],
+    images: list[dict[str, Any]],
+    directory: str = "/var/lib/vllmd/runtimes",
+    kernel_arguments: str = "",
+) -> list[dict[str, Any]]:
+    """Return role hypervisor's entries for the runtimes.
+
+    Raises AnsibleFilterError when no image result belongs to the image that a runtime names.
+    """
+    by_name = {image["manifest"]["name"]: image for image in images}
+    entries = []
+    for runtime in runtimes:
+        name, wanted = runtime["metadata"]["name"], runtime["spec"]["image"]["name"]
+        if wanted not in by_name:
+            raise AnsibleFilterError(
+                f"runtime {name} names image {wanted}, which was not verified; verified: {', '.join(sorted(by_name))}"
+            )
+        image = by_name[wanted]
+        settings = launcher_settings(runtime)
+        url = api_url(runtime)
+        entries.append(
+            {
+                "name": name,
+                "kernel": f"{image['path']}/kernel",
+                "initrd": f"{image['path']}/initrd",
+                "system_image": f"{image['path']}/system.raw",
+                "system_image_readonly": True,
+                "config_image": f"{directory}/{name}/config.iso",
+                "cpu_count": settings["cpu_count"],
+                "memory": settings["memory_config"],
+                "network": settings["network"],
+                "devices": list(runtime["spec"]["placement"]["devices"]),
+                "cmdline": f"{image['manifest']['cmdline']} {kernel_arguments}".strip(),
+                "health_url": f"{url}/health" if url else "",
+            }
+        )
+    return entries
+
+
+class FilterModule:
+    """The collection's filters on runtimes."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters by name."""
+        return {
+            "hypervisor_runtimes": hypervisor_runtimes,
+            "runtime_api_url": api_url,
+            "runtime_ssh_command": ssh_command,
+        }
