@@ -1,0 +1,192 @@
+#!/usr/bin/python
+# Copyright: (c) 2025, vllmd.platform maintainers
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: config_image
+short_description: Write a runtime's config image
+version_added: 0.1.0
+description:
+  - Writes the read-only disk that tells a guest who it is, an ISO 9660 image with the label C(CIDATA).
+  - It holds C(vllmd/runtime.json), which a guest of this collection reads, and the NoCloud files C(meta-data),
+    C(user-data) and C(network-config) (version 2), which cloud-init in a stock cloud image reads.
+  - The same content gives the same bytes, on every host and at any time; the image is only replaced, as a whole, when
+    its bytes differ.
+author:
+  - vllmd.platform maintainers (@vllmd)
+extends_documentation_fragment:
+  - files
+attributes:
+  check_mode:
+    description: The image is made and compared, but not written.
+    support: full
+  diff_mode:
+    description: Shows C(vllmd/runtime.json) before and after; values of C(environment) are hidden.
+    support: full
+options:
+  path:
+    description: Where the image is written. The directory must exist.
+    type: path
+    required: true
+  guest:
+    description:
+      - The content of C(vllmd/runtime.json), schema version 1, as RV(vllmd.platform.runtime_manifest#module:runtimes)
+        returns it in C(guest).
+      - Required when O(state=present).
+    type: dict
+  state:
+    description: Whether the image exists.
+    type: str
+    choices: [present, absent]
+    default: present
+  mode:
+    description:
+      - The image's permission bits. Others than owner and group have no access by default, since an engine's
+        environment may hold a token.
+    default: '0640'
+requirements:
+  - xorriso
+seealso:
+  - module: vllmd.platform.runtime_manifest
+"""
+
+EXAMPLES = r"""
+- name: Read the runtimes
+  vllmd.platform.runtime_manifest:
+    path: runtimes/
+  register: manifests
+
+- name: Write their config images
+  vllmd.platform.config_image:
+    path: "/var/lib/vllmd/runtimes/{{ item.metadata.name }}/config.iso"
+    guest: "{{ item.guest }}"
+  loop: "{{ manifests.runtimes }}"
+  loop_control:
+    label: "{{ item.metadata.name }}"
+"""
+
+RETURN = r"""
+sha256:
+  description: The image's digest.
+  returned: when O(state=present) and the image could be made
+  type: str
+size_bytes:
+  description: The image's size.
+  returned: when O(state=present) and the image could be made
+  type: int
+"""
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.vllmd.platform.plugins.module_utils import atomic, config_iso, guest_config
+
+RUNTIME_FILE = "vllmd/runtime.json"
+
+
+def current_guest(path: Path, work: Path) -> dict[str, Any]:
+    """Return the ``runtime.json`` of the image at ``path``, or an empty dict when it cannot be read."""
+    target = work / "before.json"
+    arguments = [
+        "xorriso",
+        "-no_rc",
+        "-osirrox",
+        "on",
+        "-indev",
+        str(path),
+        "-extract",
+        f"/{RUNTIME_FILE}",
+        str(target),
+    ]
+    try:
+        config_iso.run(arguments, {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+        before = json.loads(target.read_text(encoding="utf-8"))
+    except (OSError, ValueError, config_iso.subprocess.TimeoutExpired):
+        return {}
+    return before if isinstance(before, dict) else {}
+
+
+def difference(path: Path, before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]:
+    """Return Ansible's diff of two ``runtime.json`` dicts without the values of the environment."""
+    shown = []
+    old = before.get("environment", {})
+    for guest in (before, after):
+        hidden = {
+            name: "(hidden)" if guest is before or old.get(name) == value else "(hidden, changed)"
+            for name, value in guest.get("environment", {}).items()
+        }
+        text = json.dumps({**guest, "environment": hidden}, indent=2, sort_keys=True) + "\n" if guest else ""
+        shown.append(text)
+    header = f"{path}:{RUNTIME_FILE}"
+    return {"before_header": header, "after_header": header, "before": shown[0], "after": shown[1]}
+
+
+def present(module: AnsibleModule, path: Path) -> dict[str, Any]:
+    """Make the image and replace ``path`` when its bytes differ. Returns the task's result."""
+    guest = module.params["guest"]
+    result: dict[str, Any] = {"changed": False}
+    with tempfile.TemporaryDirectory(dir=module.tmpdir) as name:
+        work = Path(name)
+        if module.check_mode and which("xorriso") is None:
+            module.warn("xorriso is not installed yet, so the config image cannot be compared")
+            return {"changed": True, "diff": difference(path, {}, guest)}
+        image = config_iso.make(guest_config.config_files(guest), work)
+        result.update(sha256=hashlib.sha256(image).hexdigest(), size_bytes=len(image))
+        exists = path.is_file()
+        if not exists or path.read_bytes() != image:
+            result["changed"] = True
+            result["diff"] = difference(path, current_guest(path, work) if exists else {}, guest)
+            if not module.check_mode:
+                atomic.write_file(path, image, 0o640)
+    if path.is_file():
+        arguments = module.load_file_common_arguments(module.params)
+        result["changed"] = module.set_fs_attributes_if_different(arguments, result["changed"])
+    return result
+
+
+def absent(module: AnsibleModule, path: Path) -> dict[str, Any]:
+    """Remove the image. Returns the task's result."""
+    exists = path.is_file() or path.is_symlink()
+    if exists and not module.check_mode:
+        path.unlink()
+    header = {"path": str(path)}
+    return {"changed": exists, "diff": {"before": {**header, "exists": exists}, "after": {**header, "exists": False}}}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "guest": {"type": "dict"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "mode": {"type": "raw", "default": "0640"},
+        },
+        required_if=[("state", "present", ("guest",))],
+        add_file_common_args=True,
+        supports_check_mode=True,
+    )
+    path = Path(module.params["path"])
+    try:
+        result = present(module, path) if module.params["state"] == "present" else absent(module, path)
+    except config_iso.IsoError as error:
+        module.fail_json(msg=str(error))
+    except (KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__} {error}"
+        module.fail_json(msg=f"guest is no runtime.json of schema version 1 ({reason}); give runtime_manifest's guest")
+    except OSError as error:
+        module.fail_json(msg=f"cannot write the config image {path}: {error.strerror or error}")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
