@@ -81,6 +81,7 @@ size_bytes:
 
 import hashlib
 import json
+import subprocess
 import tempfile
 from pathlib import Path
 from shutil import which
@@ -110,7 +111,7 @@ def current_guest(path: Path, work: Path) -> dict[str, Any]:
     try:
         config_iso.run(arguments, {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
         before = json.loads(target.read_text(encoding="utf-8"))
-    except (OSError, ValueError, config_iso.subprocess.TimeoutExpired):
+    except (OSError, ValueError, subprocess.TimeoutExpired):
         return {}
     return before if isinstance(before, dict) else {}
 

@@ -1,0 +1,327 @@
+#!/usr/bin/python
+# Copyright: (c) 2025, vllmd.platform maintainers
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: image_build
+short_description: Build a guest image and publish it to the image store
+version_added: 0.1.0
+description:
+  - Runs diskimage-builder's disk-image-create and publishes system image, kernel, initrd and manifest as one new
+    version in the image store, by rename, never half there. The version is derived from the inputs.
+  - Unchanged inputs build nothing. Inputs are the elements' files, models, wheels, settings and tool versions; mirrors
+    are none, because what they serve is the same. A file that did not change since it was last read is not read again.
+  - The build runs in mount and PID namespaces of its own. When it fails or is interrupted, nothing of it stays but its
+    log, and the store is as it was. What a killed process could not clean is cleaned at the next start.
+  - Must run as root, with a Python that has diskimage-builder installed.
+author:
+  - vllmd.platform maintainers (@vllmd)
+attributes:
+  check_mode:
+    description: Tells whether an image would be built, and because of which inputs.
+    support: full
+  diff_mode:
+    description: Shows the version and the inputs that differ.
+    support: full
+options:
+  name:
+    description: The image's name in the store.
+    type: str
+    required: true
+  profile:
+    description: What the guest computes on.
+    type: str
+    choices: [cpu, cuda]
+    default: cpu
+  release:
+    description: The Debian release of the guest.
+    type: str
+    default: bookworm
+  architecture:
+    description: The Debian architecture of the guest. The default is the builder's.
+    type: str
+  elements:
+    description: The diskimage-builder elements of the image.
+    type: list
+    elements: str
+    required: true
+  elements_path:
+    description: Directories with elements. They win over diskimage-builder's own of the same name.
+    type: list
+    elements: path
+    required: true
+  environment:
+    description: Further variables for the elements. Their names begin with C(DIB_).
+    type: dict
+    default: {}
+  models:
+    description: Model directories that are copied into the image.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: The model's directory name below C(/var/lib/vllmd/models) in the guest.
+        type: str
+        required: true
+      path:
+        description: The model's directory on the builder.
+        type: path
+        required: true
+  wheelhouse:
+    description: Directory with the Python wheels of the guest.
+    type: path
+  serial:
+    description: Any text. Changing it builds anew from the same inputs, for example to take in Debian's updates.
+    type: str
+    default: ''
+  mirror:
+    description: Debian mirror to build from. The default is the one in the builder's own apt configuration.
+    type: str
+  security_mirror:
+    description: Mirror of Debian's security archive. The default is the one in the builder's own apt configuration.
+    type: str
+  cache_dir:
+    description: Where downloads and file digests are kept between builds.
+    type: path
+    default: /var/cache/vllmd
+  store_dir:
+    description: The image store.
+    type: path
+    default: /var/lib/vllmd/images
+  build_dir:
+    description:
+      - Where the image is put together, in a directory of its own that is removed at the end.
+      - Must not be on a filesystem in memory unless that is large enough.
+    type: path
+    default: /var/lib/vllmd/build
+  log_path:
+    description: The build's log, overwritten by each build. The default is C(/var/log/vllmd/image-<name>.log).
+    type: path
+  min_free_mib:
+    description: Free space in MiB that O(build_dir) and O(store_dir) must have before a build starts.
+    type: int
+    default: 8192
+  keep:
+    description:
+      - How many versions stay in the store, counting the new one. Versions whose files a process holds open stay too.
+    type: int
+    default: 2
+  lock_timeout:
+    description: Seconds to wait while another process builds the same image.
+    type: int
+    default: 0
+  program:
+    description: The disk-image-create to run. The default is the one of the running Python's environment.
+    type: path
+requirements:
+  - diskimage-builder
+  - util-linux
+seealso:
+  - module: vllmd.platform.image_verify
+  - module: vllmd.platform.image_remove
+"""
+
+EXAMPLES = r"""
+- name: Build the CPU image
+  vllmd.platform.image_build:
+    name: vllmd-cpu
+    elements: [vllmd-debian, vllmd-containerd, vllmd-vllm, vllmd-model, vllmd-runtime]
+    elements_path: [/usr/share/vllmd/image-elements]
+    wheelhouse: /var/cache/vllmd/wheels/cpu
+    models:
+      - name: SmolLM2-135M-Instruct
+        path: /var/cache/vllmd/models/SmolLM2-135M-Instruct
+  register: image
+"""
+
+RETURN = r"""
+version:
+  description: The version that the inputs give.
+  returned: success
+  type: str
+  sample: 3f2a91c04b7d
+path:
+  description: The version's directory. In check mode it may not exist yet.
+  returned: success
+  type: path
+reason:
+  description: Why an image was or would be built, or why not.
+  returned: success
+  type: str
+  sample: "inputs changed: element vllmd-runtime"
+changed_inputs:
+  description: The inputs that differ from the latest version.
+  returned: success
+  type: list
+  elements: str
+log_path:
+  description: The build's log.
+  returned: always
+  type: path
+duration_seconds:
+  description: How long the module took.
+  returned: success
+  type: float
+cleaned:
+  description: What a killed build had left and was cleaned.
+  returned: success
+  type: list
+  elements: str
+removed:
+  description: Versions that were removed because of O(keep).
+  returned: success
+  type: list
+  elements: str
+"""
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.vllmd.platform.plugins.module_utils import apt_sources, image_builder, image_manifest
+from ansible_collections.vllmd.platform.plugins.module_utils.build_cleanup import CleanupError
+from ansible_collections.vllmd.platform.plugins.module_utils.dib import BuildError
+from ansible_collections.vllmd.platform.plugins.module_utils.digests import DigestCache
+from ansible_collections.vllmd.platform.plugins.module_utils.image_inputs import InputError
+from ansible_collections.vllmd.platform.plugins.module_utils.locks import LockedError
+
+ARGUMENTS: dict[str, Any] = {
+    "name": {"type": "str", "required": True},
+    "profile": {"type": "str", "choices": ["cpu", "cuda"], "default": "cpu"},
+    "release": {"type": "str", "default": "bookworm"},
+    "architecture": {"type": "str"},
+    "elements": {"type": "list", "elements": "str", "required": True},
+    "elements_path": {"type": "list", "elements": "path", "required": True},
+    "environment": {"type": "dict", "default": {}},
+    "models": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"name": {"type": "str", "required": True}, "path": {"type": "path", "required": True}},
+    },
+    "wheelhouse": {"type": "path"},
+    "serial": {"type": "str", "default": ""},
+    "mirror": {"type": "str"},
+    "security_mirror": {"type": "str"},
+    "cache_dir": {"type": "path", "default": "/var/cache/vllmd"},
+    "store_dir": {"type": "path", "default": "/var/lib/vllmd/images"},
+    "build_dir": {"type": "path", "default": "/var/lib/vllmd/build"},
+    "log_path": {"type": "path"},
+    "min_free_mib": {"type": "int", "default": 8192},
+    "keep": {"type": "int", "default": 2},
+    "lock_timeout": {"type": "int", "default": 0},
+    "program": {"type": "path"},
+}
+_ELEMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def request_of(params: dict[str, Any]) -> image_builder.Request:
+    """Return the checked request. Raises ImageError for a parameter that cannot be."""
+    image_manifest.check_name(params["name"])
+    for element in params["elements"]:
+        if not _ELEMENT.fullmatch(element):
+            raise image_manifest.ImageError(
+                f"element name {element!r} is not possible; allowed: letters, digits, . _ -"
+            )
+    for name in params["environment"]:
+        if not re.fullmatch(r"DIB_[A-Z0-9_]+", name):
+            raise image_manifest.ImageError(f"environment variable {name!r} is not allowed; names begin with DIB_")
+    models = {each["name"]: Path(each["path"]) for each in params["models"]}
+    for name, path in models.items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or re.search(r"\s", str(path)):
+            raise image_manifest.ImageError(f"model {name!r} at {str(path)!r}: no '/' in a name, no space in a path")
+    if len(models) < len(params["models"]):
+        raise image_manifest.ImageError("two models have the same name; give each its own")
+    found = apt_sources.mirrors(apt_sources.read_sources(), params["release"])
+    return image_builder.Request(
+        name=params["name"],
+        profile=params["profile"],
+        release=params["release"],
+        architecture=params["architecture"] or image_builder.host_architecture(),
+        elements=params["elements"],
+        elements_paths=[Path(path) for path in params["elements_path"]],
+        environment={name: str(value) for name, value in params["environment"].items()},
+        models=models,
+        wheelhouse=Path(params["wheelhouse"]) if params["wheelhouse"] else None,
+        serial=params["serial"],
+        mirror=params["mirror"] or found.debian,
+        security_mirror=params["security_mirror"] or found.security,
+        cache_dir=Path(params["cache_dir"]),
+        store_dir=Path(params["store_dir"]),
+        build_dir=Path(params["build_dir"]),
+        log_path=Path(params["log_path"] or f"/var/log/vllmd/image-{params['name']}.log"),
+        min_free_mib=params["min_free_mib"],
+        keep=params["keep"],
+        lock_timeout=params["lock_timeout"],
+        program=Path(params["program"]) if params["program"] else image_builder.default_program(),
+    )
+
+
+def result_of(request: image_builder.Request, todo: image_builder.Plan) -> dict[str, Any]:
+    """Return what is known before anything is done."""
+    labels = {label.removesuffix(" (new)").removesuffix(" (gone)") for label in todo.changed_inputs}
+    old = todo.before or {"version": None, "inputs": {}}
+    return {
+        "version": todo.version,
+        "path": str(request.store_dir / request.name / todo.version),
+        "reason": todo.reason,
+        "changed_inputs": todo.changed_inputs,
+        "log_path": str(request.log_path),
+        "diff": {
+            "before": {"version": old["version"], **{k: v for k, v in old["inputs"].items() if k in labels}},
+            "after": {"version": todo.version, **{k: v for k, v in todo.inputs.items() if k in labels}},
+        },
+    }
+
+
+def work(module: AnsibleModule, request: image_builder.Request) -> dict[str, Any]:
+    """Build if necessary. Returns the task's result."""
+    started = time.monotonic()
+    cache = DigestCache(request.cache_dir / "digests.json")
+    inputs = image_builder.collect_inputs(request, cache, image_builder.tool_versions())
+    todo = image_builder.plan(request, inputs)
+    result = result_of(request, todo)
+    if module.check_mode:
+        result.update(changed=todo.action != "none", cleaned=[], removed=[])
+        if result["changed"]:
+            result["msg"] = f"would {todo.action} image {request.name} because {todo.reason}"
+    else:
+        if todo.action == "build" and os.geteuid() != 0:
+            raise image_manifest.ImageError("an image is built as root; run the task with become: true")
+        result.update(image_builder.apply(request, todo, cache))
+        cache.save()
+    result["duration_seconds"] = round(time.monotonic() - started, 3)
+    return result
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+
+    log_path = module.params["log_path"] or f"/var/log/vllmd/image-{module.params['name']}.log"
+    result: dict[str, Any] = {}
+    failure = ""
+    try:
+        result = work(module, request_of(module.params))
+    except (image_manifest.ImageError, InputError, BuildError, CleanupError, LockedError) as error:
+        failure = str(error)
+    except image_builder.Interrupted as signal:
+        failure = f"the build of image {module.params['name']} was interrupted by {signal}; nothing was published"
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        failure = f"the build of image {module.params['name']} failed:{where} {error.strerror or error}"
+    if failure:
+        module.fail_json(msg=failure, log_path=log_path)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

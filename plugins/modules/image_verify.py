@@ -1,0 +1,108 @@
+#!/usr/bin/python
+# Copyright: (c) 2025, vllmd.platform maintainers
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: image_verify
+short_description: Check a published image against its manifest
+version_added: 0.1.0
+description:
+  - Finds an image in the image store, checks size and SHA-256 digest of each of its files against its manifest and
+    returns the manifest.
+  - A file that differs fails the task with one line that names the file, what was found and what was expected.
+author:
+  - vllmd.platform maintainers (@vllmd)
+attributes:
+  check_mode:
+    description: Nothing is ever changed.
+    support: full
+  diff_mode:
+    description: Nothing is ever changed.
+    support: none
+options:
+  name:
+    description: The image's name in the store.
+    type: str
+    required: true
+  version:
+    description: The version, or V(latest).
+    type: str
+    default: latest
+  store_dir:
+    description: The image store.
+    type: path
+    default: /var/lib/vllmd/images
+  cache_dir:
+    description:
+      - When given, a file that is unchanged (size, times, inode) since its digest was last computed is not read again.
+      - Without it every byte is read.
+    type: path
+seealso:
+  - module: vllmd.platform.image_build
+"""
+
+EXAMPLES = r"""
+- name: Check the image before it is used
+  vllmd.platform.image_verify:
+    name: vllmd-cpu
+  register: image
+
+- name: Tell its kernel
+  ansible.builtin.debug:
+    msg: "{{ image.path }}/kernel is {{ image.manifest.kernel_release }}"
+"""
+
+RETURN = r"""
+path:
+  description: The version's directory.
+  returned: success
+  type: path
+version:
+  description: The version, V(latest) resolved.
+  returned: success
+  type: str
+manifest:
+  description: The image's manifest.
+  returned: success
+  type: dict
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.vllmd.platform.plugins.module_utils import image_manifest, images
+from ansible_collections.vllmd.platform.plugins.module_utils.digests import DigestCache, digest_file
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "version": {"type": "str", "default": "latest"},
+            "store_dir": {"type": "path", "default": "/var/lib/vllmd/images"},
+            "cache_dir": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    cache = DigestCache(Path(params["cache_dir"]) / "digests.json") if params["cache_dir"] else None
+    try:
+        path = images.image_path(Path(params["store_dir"]), params["name"], params["version"])
+        manifest = image_manifest.load(path)
+        image_manifest.check_digests(path, manifest, cache.digest if cache else digest_file)
+        if cache and not module.check_mode:
+            cache.save()
+    except image_manifest.ImageError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"cannot verify image {params['name']}: {error.filename or ''} {error.strerror or error}")
+    module.exit_json(changed=False, path=str(path), version=manifest["version"], manifest=manifest)
+
+
+if __name__ == "__main__":
+    main()
