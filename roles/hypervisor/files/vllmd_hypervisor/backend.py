@@ -25,13 +25,13 @@ class Backend(Protocol):
     def bring_up(self, machine: Machine, run: RunDirectory) -> bool:
         """Make the guest run; False while the VMM is not ready to be asked, LaunchError when it refuses."""
 
-    def vm_state(self, run: RunDirectory) -> str:
+    def vm_state(self, run: RunDirectory, timeout_seconds: float) -> str:
         """Return the state of the virtual machine in the VMM's own word."""
 
-    def press_power_button(self, run: RunDirectory) -> bool:
+    def press_power_button(self, run: RunDirectory, timeout_seconds: float) -> bool:
         """Ask the guest to power off; False when there is no running guest to ask."""
 
-    def quit(self, run: RunDirectory) -> None:
+    def quit(self, run: RunDirectory, timeout_seconds: float) -> None:
         """Tell the VMM to end now."""
 
 

@@ -35,6 +35,8 @@ exit codes: 0 done or running, 1 failed, 2 bad configuration, 3 not running, 4 u
 def main(arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
     """Run one verb and return the exit code; `start` does not return when it succeeds."""
     environ = os.environ if environ is None else environ
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupted command ends; it prints no traceback
     try:
         return _dispatch(list(arguments), environ)
     except ConfigError as error:
@@ -44,8 +46,6 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> 
     except LaunchError as error:
         say(str(error))
         return EXIT_FAILURE
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
 
 
 def _dispatch(arguments: list[str], environ: Mapping[str, str]) -> int:
@@ -63,7 +63,9 @@ def _dispatch(arguments: list[str], environ: Mapping[str, str]) -> int:
     _open_standard_descriptors()
     # Imported late: each verb loads only what it uses, and `start` has a budget.
     if verb == "start":
-        return _start(environ)
+        from vllmd_hypervisor.start import start  # noqa: PLC0415
+
+        start(environ)
     if verb == "stop":
         from vllmd_hypervisor.stop import stop  # noqa: PLC0415
 
@@ -71,16 +73,6 @@ def _dispatch(arguments: list[str], environ: Mapping[str, str]) -> int:
     from vllmd_hypervisor.status import status  # noqa: PLC0415
 
     return status(environ, as_json=as_json)
-
-
-def _start(environ: Mapping[str, str]) -> int:
-    from vllmd_hypervisor.start import InterruptedStartError, start  # noqa: PLC0415
-
-    try:
-        start(environ)
-    except InterruptedStartError as interruption:
-        say(f"interrupted by {signal.Signals(interruption.number).name}; nothing was started")
-        return 128 + interruption.number
 
 
 def _open_standard_descriptors() -> None:

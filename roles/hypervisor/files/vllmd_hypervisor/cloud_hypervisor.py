@@ -13,7 +13,7 @@ from vllmd_hypervisor.machine import Machine
 from vllmd_hypervisor.memory import cloud_hypervisor_memory
 from vllmd_hypervisor.state import RunDirectory
 
-_ANSWER_SECONDS = 5.0
+_PING_SECONDS = 5.0
 # Mapping all guest memory for a device takes minutes where there are no huge pages.
 _BOOT_SECONDS = 540.0
 _IMAGE_TYPES = {"raw": "Raw", "qcow2": "Qcow2"}
@@ -42,7 +42,7 @@ class CloudHypervisor:
 
     def bring_up(self, machine: Machine, run: RunDirectory) -> bool:
         """Create the guest and boot it."""
-        code, _ = request(run.api_socket, "GET", "vmm.ping", None, _ANSWER_SECONDS)
+        code, _ = request(run.api_socket, "GET", "vmm.ping", None, _PING_SECONDS)
         if not _is_success(code):
             raise LaunchError(
                 f"cloud-hypervisor answers vmm.ping with HTTP {code}; is {machine.vmm} a current release?"
@@ -51,9 +51,9 @@ class CloudHypervisor:
         _ask(run, "vm.boot", None)
         return True
 
-    def vm_state(self, run: RunDirectory) -> str:
+    def vm_state(self, run: RunDirectory, timeout_seconds: float) -> str:
         """Return Created, Running, Shutdown, Paused or BreakPoint; NotCreated before vm.create."""
-        code, answer = request(run.api_socket, "GET", "vm.info", None, _ANSWER_SECONDS)
+        code, answer = request(run.api_socket, "GET", "vm.info", None, timeout_seconds)
         if not _is_success(code):
             return "NotCreated"
         try:
@@ -61,16 +61,16 @@ class CloudHypervisor:
         except (ValueError, KeyError, TypeError):
             raise LaunchError("cloud-hypervisor's vm.info is not what its API describes") from None
 
-    def press_power_button(self, run: RunDirectory) -> bool:
+    def press_power_button(self, run: RunDirectory, timeout_seconds: float) -> bool:
         """Press ACPI's power button; False when the guest is not booted."""
-        code, answer = request(run.api_socket, "PUT", "vm.power-button", None, _ANSWER_SECONDS)
+        code, answer = request(run.api_socket, "PUT", "vm.power-button", None, timeout_seconds)
         if not _is_success(code) and code not in (_NOT_CREATED, _NOT_BOOTED):
             raise LaunchError(f"cloud-hypervisor refused vm.power-button (HTTP {code}): {_explain(answer)}")
         return _is_success(code)
 
-    def quit(self, run: RunDirectory) -> None:
+    def quit(self, run: RunDirectory, timeout_seconds: float) -> None:
         """Tell the VMM to end."""
-        request(run.api_socket, "PUT", "vmm.shutdown", None, _ANSWER_SECONDS)
+        request(run.api_socket, "PUT", "vmm.shutdown", None, timeout_seconds)
 
 
 def create_body(machine: Machine) -> dict[str, Any]:
@@ -90,6 +90,7 @@ def create_body(machine: Machine) -> dict[str, Any]:
         # Tty is the VMM's own stdout, which is the log: File would truncate it, Socket would leave no log.
         "serial": {"mode": "Tty"},
         "console": {"mode": "Off"},
+        "pvpanic": True,
     }
     if config.network.mode == "tap":
         body["net"] = [{"tap": config.network.tap, "mac": config.network.mac, "id": "net0"}]
@@ -112,7 +113,10 @@ def _disk(name: str, image: Image) -> dict[str, Any]:
 
 
 def _ask(run: RunDirectory, resource: str, body: Any) -> None:
-    code, answer = request(run.api_socket, "PUT", resource, body, _BOOT_SECONDS)
+    try:
+        code, answer = request(run.api_socket, "PUT", resource, body, _BOOT_SECONDS)
+    except TimeoutError:
+        raise LaunchError(f"cloud-hypervisor did not answer {resource} in {_BOOT_SECONDS:.0f} s") from None
     if not _is_success(code):
         raise LaunchError(f"cloud-hypervisor refused {resource} (HTTP {code}): {_explain(answer)}")
 

@@ -29,6 +29,7 @@ def spawn_detached(work: Callable[[], None], close: list[int]) -> None:
         try:
             for descriptor in close:
                 os.close(descriptor)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
             os.setsid()
             if os.fork() == 0:
                 null = os.open(os.devnull, os.O_RDWR)
@@ -56,7 +57,7 @@ def drive(backend: Backend, machine: Machine, run: RunDirectory, pidfd: int, env
             _give_up(str(error), run, pidfd, environ)
             break
         except OSError as error:
-            if monotonic() > deadline or isinstance(error, TimeoutError):
+            if monotonic() > deadline:
                 socket = backend.control_socket(run)
                 _give_up(f"the VMM does not answer on {socket}: {reason(error)}", run, pidfd, environ)
                 break

@@ -1,4 +1,4 @@
-"""What kind of disk image a file holds, told by its content, so that no VMM has to guess (a guest could fake a header)."""
+"""What kind of disk image a file holds, told by its content, so that no VMM guesses (guests can fake a header)."""
 
 import os
 from dataclasses import dataclass

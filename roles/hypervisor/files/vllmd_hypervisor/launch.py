@@ -12,14 +12,14 @@ from vllmd_hypervisor.machine import QEMU, Machine
 from vllmd_hypervisor.state import FILE_MODE, RunDirectory
 from vllmd_hypervisor.tap import open_tap
 
-STDOUT, STDERR = 1, 2
-_INHERITED = {Path(INHERITED_STDOUT): STDOUT, Path("/dev/stderr"): STDERR}
+STDOUT = 1
+_INHERITED = {Path(INHERITED_STDOUT): STDOUT, Path("/dev/stderr"): 2}
 _LOG_MODE = 0o640
 
 
 @dataclass
 class Descriptors:
-    """Descriptors that the VMM inherits; -1 where there is none. A log that is a socket cannot be made write-only."""
+    """Descriptors for the VMM; -1 where there is none. A log that is a socket cannot be made write-only."""
 
     lock: int = -1
     log: int = -1
@@ -27,9 +27,9 @@ class Descriptors:
     tap: int = -1
     vhost: int = -1
 
-    def inherited(self) -> list[int]:
-        """Return those that must stay open across exec."""
-        return [descriptor for descriptor in (self.lock, self.log, self.tap, self.vhost) if descriptor > STDERR]
+    def opened(self) -> list[int]:
+        """Return those that are open."""
+        return [descriptor for descriptor in (self.lock, self.log, self.tap, self.vhost) if descriptor >= 0]
 
 
 def open_log(config: Config, descriptors: Descriptors) -> None:
@@ -40,9 +40,11 @@ def open_log(config: Config, descriptors: Descriptors) -> None:
     """
     inherited = _INHERITED.get(config.log_filepath)
     if inherited is None:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+        # Not blocking: a named pipe that nobody reads must be an error, not a start that hangs.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
         try:
             descriptors.log = os.open(config.log_filepath, flags, _LOG_MODE)
+            os.set_blocking(descriptors.log, True)
         except OSError as error:
             raise LaunchError(f"{PREFIX}LOG_FILEPATH: cannot write {config.log_filepath}: {reason(error)}") from None
         return

@@ -1,7 +1,10 @@
 """The qemu backend: a q35 machine of virtio devices, as command line and over QMP.
 
 Guest addresses on pcie.0 are fixed, so that device names in the guest never change: network 02.0, system disk 03.0
-(vda), config disk 04.0 (vdb), random numbers 05.0, passthrough devices behind root ports from 10.0 on.
+(vda), config disk 04.0 (vdb), random numbers 05.0, panic notifier 06.0, passthrough behind root ports from 10.0 on.
+
+A guest that reboots stays in the same QEMU (no -no-reboot: the kernel is loaded again and passthrough devices are
+reset). A guest that panics with its pvpanic driver loaded ends QEMU with exit code 1, so that systemd restarts it.
 """
 
 import json
@@ -60,6 +63,7 @@ class Qemu:
             *_disk("config", machine.disks[1], 0x04),
             *("-object", "rng-random,id=rng0,filename=/dev/urandom"),
             *("-device", "virtio-rng-pci,rng=rng0,bus=pcie.0,addr=0x05"),
+            *("-device", "pvpanic-pci,bus=pcie.0,addr=0x06", "-action", "panic=exit-failure"),
             *_passthrough(machine.endpoints),
             *_console(run, descriptors),
             *("-chardev", f"socket,id=qmp,path={_escape(run.qmp_socket)},server=on,wait=off"),
@@ -70,22 +74,22 @@ class Qemu:
     def bring_up(self, machine: Machine, run: RunDirectory) -> bool:
         """QEMU starts the guest by itself; wait until it says so."""
         del machine
-        return self.vm_state(run) == "running"
+        return self.vm_state(run, _ANSWER_SECONDS) == "running"
 
-    def vm_state(self, run: RunDirectory) -> str:
+    def vm_state(self, run: RunDirectory, timeout_seconds: float) -> str:
         """Return QEMU's run state: running, paused, shutdown, guest-panicked, ..."""
-        return str(qmp.execute(run.qmp_socket, "query-status", _ANSWER_SECONDS)["status"])
+        return str(qmp.execute(run.qmp_socket, "query-status", timeout_seconds)["status"])
 
-    def press_power_button(self, run: RunDirectory) -> bool:
+    def press_power_button(self, run: RunDirectory, timeout_seconds: float) -> bool:
         """Press ACPI's power button, unless no guest code runs."""
-        if self.vm_state(run) in _DEAD_STATES:
+        if self.vm_state(run, timeout_seconds) in _DEAD_STATES:
             return False
-        qmp.execute(run.qmp_socket, "system_powerdown", _ANSWER_SECONDS)
+        qmp.execute(run.qmp_socket, "system_powerdown", timeout_seconds)
         return True
 
-    def quit(self, run: RunDirectory) -> None:
+    def quit(self, run: RunDirectory, timeout_seconds: float) -> None:
         """Tell QEMU to end."""
-        qmp.execute(run.qmp_socket, "quit", _ANSWER_SECONDS)
+        qmp.execute(run.qmp_socket, "quit", timeout_seconds)
 
 
 def _payload(machine: Machine) -> list[str]:

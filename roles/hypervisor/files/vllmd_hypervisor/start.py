@@ -5,10 +5,10 @@ import os
 import shlex
 import signal
 from collections.abc import Mapping
-from types import FrameType
+from pathlib import Path
 from typing import NoReturn
 
-from vllmd_hypervisor.backend import BACKENDS, Backend
+from vllmd_hypervisor.backend import BACKENDS
 from vllmd_hypervisor.cloud_hypervisor import create_body
 from vllmd_hypervisor.config import parse_config
 from vllmd_hypervisor.driver import drive, spawn_detached
@@ -19,55 +19,58 @@ from vllmd_hypervisor.output import say
 from vllmd_hypervisor.state import RunDirectory
 
 _VMM_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG")
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class InterruptedStartError(BaseException):
-    """A signal asked to stop before the VMM was there."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def start(environ: Mapping[str, str]) -> NoReturn:
-    """Become the VMM. ConfigError or LaunchError when that cannot be; then nothing is left behind."""
-    for number in _STOP_SIGNALS:
-        signal.signal(number, _interrupt)
+    """Become the VMM. ConfigError or LaunchError when that cannot be; then nothing is left behind.
+
+    A signal that arrives before anything was made just ends the process. From the lock on, signals wait for the helper,
+    which removes what a process that dies from then on leaves.
+    """
     config = parse_config(environ, os.geteuid())
     run = RunDirectory(config.identity)
     run.refuse_running()
     machine = resolve_machine(config, environ)
     for warning in machine.warnings:
         say(f"warning: {warning}")
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     descriptors = Descriptors(lock=run.acquire())
     try:
-        _become(BACKENDS[machine.backend], machine, run, descriptors, environ)
+        command, executable = _prepare(machine, run, descriptors)
+        pidfd = os.pidfd_open(os.getpid())
+        backend = BACKENDS[machine.backend]
+        spawn_detached(lambda: drive(backend, machine, run, pidfd, environ), descriptors.opened())
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and the VMM would inherit that
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        _exec(machine, executable, command, environ)
     except BaseException:
         run.remove(descriptors.lock)
         raise
 
 
-def _become(
-    backend: Backend, machine: Machine, run: RunDirectory, descriptors: Descriptors, environ: Mapping[str, str]
-) -> NoReturn:
+def _prepare(machine: Machine, run: RunDirectory, descriptors: Descriptors) -> tuple[list[str], Path]:
+    """Make what the VMM needs on the host and return its arguments and the path to execute."""
     os.umask(0o077)  # for the sockets that the VMM makes
     run.clear()
     run.record(descriptors.lock, machine.backend)
     open_log(machine.config, descriptors)
     open_network(machine, run, descriptors)
+    backend = BACKENDS[machine.backend]
     command = backend.command(machine, run, descriptors)
     executable = backend.executable(machine, run)
     if machine.config.debug:
         _explain(machine, executable, command)
-    pidfd = os.pidfd_open(os.getpid())
-    spawn_detached(lambda: drive(backend, machine, run, pidfd, environ), descriptors.inherited())
-    os.close(pidfd)
-    _reset_signals()
-    for descriptor in descriptors.inherited():
-        os.set_inheritable(descriptor, True)
-    if machine.backend != QEMU and descriptors.log != STDOUT:
+    os.set_inheritable(descriptors.lock, True)
+    if machine.backend == QEMU:
+        for descriptor in descriptors.opened():
+            os.set_inheritable(descriptor, True)
+    else:
         os.dup2(descriptors.log, STDOUT)
+    return command, executable
+
+
+def _exec(machine: Machine, executable: Path, command: list[str], environ: Mapping[str, str]) -> NoReturn:
     environment = {key: environ[key] for key in _VMM_ENVIRONMENT if key in environ}
     try:
         os.execve(executable, command, environment)  # noqa: S606 - a list, no shell; becoming the VMM is the purpose
@@ -75,20 +78,8 @@ def _become(
         raise LaunchError(f"cannot execute {machine.vmm}: {reason(error)}") from None
 
 
-def _explain(machine: Machine, executable: os.PathLike[str], command: list[str]) -> None:
+def _explain(machine: Machine, executable: Path, command: list[str]) -> None:
     say(f"debug: {machine.summary}")
-    say(f"debug: exec {shlex.quote(os.fspath(executable))} as {shlex.join(command)}")
+    say(f"debug: exec {shlex.quote(str(executable))} as {shlex.join(command)}")
     if machine.backend != QEMU:
         say(f"debug: vm.create {json.dumps(create_body(machine))}")
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    del frame
-    raise InterruptedStartError(number)
-
-
-def _reset_signals() -> None:
-    """From here on a signal ends this process at once; the helper notices and cleans up."""
-    for number in _STOP_SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -13,6 +13,7 @@ from vllmd_hypervisor.output import write_line
 from vllmd_hypervisor.state import Holder, RunDirectory
 
 _STDOUT = 1
+_ANSWER_SECONDS = 5.0
 _EXIT_CODES = {"running": EXIT_OK, "stopped": EXIT_NOT_RUNNING, "unknown": EXIT_UNKNOWN}
 
 
@@ -52,7 +53,7 @@ def collect(environ: Mapping[str, str]) -> dict[str, Any]:
 def _running(run: RunDirectory, holder: Holder) -> dict[str, Any]:
     vm_state, message = None, None
     try:
-        vm_state = BACKENDS[holder.backend].vm_state(run)
+        vm_state = BACKENDS[holder.backend].vm_state(run, _ANSWER_SECONDS)
     except (OSError, LaunchError) as error:
         message = f"the VMM does not answer: {error}"
     return {

@@ -54,7 +54,7 @@ def _end(backend: Backend, run: RunDirectory, holder: Holder, timeout_seconds: i
         return f"the guest powered off in {monotonic() - begin:.1f} s" if asked else "the VMM ended by itself"
     why = f"the guest did not power off in {timeout_seconds} s" if asked else "no guest could be asked to power off"
     with suppress(OSError, LaunchError):
-        backend.quit(run)
+        backend.quit(run, _QUIT_SECONDS)
         if _ended(holder, _QUIT_SECONDS):
             return f"{why}, so the VMM was told to quit"
     with suppress(ProcessLookupError):
@@ -70,7 +70,7 @@ def _ask_guest(backend: Backend, run: RunDirectory, holder: Holder, deadline: fl
     while (left := deadline - monotonic()) > 0:
         wait = _PRESS_AGAIN_SECONDS
         try:
-            if not backend.press_power_button(run):
+            if not backend.press_power_button(run, left):
                 return asked
             asked = True
         except (OSError, LaunchError) as error:
