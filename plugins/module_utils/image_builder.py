@@ -101,8 +101,10 @@ def tool_versions() -> dict[str, str]:
     return versions
 
 
-def collect_inputs(request: Request, cache: DigestCache, tools: Mapping[str, str]) -> dict[str, str]:
-    """Return the request's inputs. Raises InputError."""
+def collect_inputs(
+    request: Request, cache: DigestCache, tools: Mapping[str, str], missing_ok: bool = False
+) -> dict[str, str]:
+    """Return the request's inputs; ``missing_ok`` as for `image_inputs.collect`. Raises InputError."""
     settings = {"profile": request.profile, "release": request.release, "architecture": request.architecture}
     if request.serial:
         settings["serial"] = request.serial
@@ -115,6 +117,7 @@ def collect_inputs(request: Request, cache: DigestCache, tools: Mapping[str, str
         wheelhouse=request.wheelhouse,
         tools=tools,
         file_digest=cache.digest,
+        missing_ok=missing_ok,
     )
 
 

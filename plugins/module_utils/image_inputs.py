@@ -56,12 +56,14 @@ def collect(
     wheelhouse: Path | None,
     tools: Mapping[str, str],
     file_digest: FileDigest = digest_file,
+    missing_ok: bool = False,
 ) -> dict[str, str]:
     """Return every input of a build as ``{label: value or digest}``.
 
     ``settings`` are profile, release, architecture and the like; ``environment`` the DIB_* variables that the user
     set; ``models`` model name to directory; ``tools`` program to version. Mirrors are no inputs: what they serve is
-    the same. Raises InputError when one does not exist or cannot be read.
+    the same. With ``missing_ok`` a model or wheelhouse that an earlier step has yet to make counts as ``(missing)``.
+    Raises InputError when one does not exist or cannot be read.
     """
     inputs = {"schema": INPUTS_SCHEMA, "elements": " ".join(elements)}
     inputs.update({f"setting {name}": value for name, value in settings.items()})
@@ -72,6 +74,9 @@ def collect(
     if wheelhouse is not None:
         trees["wheelhouse"] = wheelhouse
     for label, path in trees.items():
+        if missing_ok and not path.exists():
+            inputs[label] = "(missing)"
+            continue
         if not path.exists():
             raise InputError(f"{label}: {path} does not exist; make it first or correct the path")
         try:

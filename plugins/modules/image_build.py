@@ -286,7 +286,7 @@ def work(module: AnsibleModule, request: image_builder.Request) -> dict[str, Any
     """Build if necessary. Returns the task's result."""
     started = time.monotonic()
     cache = DigestCache(request.cache_dir / "digests.json")
-    inputs = image_builder.collect_inputs(request, cache, image_builder.tool_versions())
+    inputs = image_builder.collect_inputs(request, cache, image_builder.tool_versions(), missing_ok=module.check_mode)
     todo = image_builder.plan(request, inputs)
     result = result_of(request, todo)
     if module.check_mode:

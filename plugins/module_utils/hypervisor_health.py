@@ -1,0 +1,54 @@
+# Copyright: (c) 2025, vllmd.platform maintainers
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Wait until a runtime serves, and say why not when it does not."""
+
+from __future__ import annotations
+
+import time
+from http.client import HTTPException
+from urllib.error import HTTPError, URLError
+from urllib.request import OpenerDirector, ProxyHandler, build_opener
+
+from ansible_collections.vllmd.platform.plugins.module_utils.hypervisor_managers import (
+    STOPPED,
+    LaunchError,
+    Manager,
+    console_end,
+)
+
+_REQUEST_SECONDS = 5
+_PAUSE_SECONDS = 1.0
+_OBSERVE_SECONDS = 5.0
+
+
+def probe(opener: OpenerDirector, url: str) -> str:
+    """Return an empty string when ``url`` answers 200, else in a few words what happened."""
+    try:
+        with opener.open(url, timeout=_REQUEST_SECONDS) as response:
+            return "" if response.status == 200 else f"it answered {response.status}"
+    except HTTPError as error:
+        return f"it answered {error.code}"
+    except URLError as error:
+        return str(error.reason)
+    except (OSError, HTTPException) as error:
+        return str(error) or type(error).__name__
+
+
+def wait_until_healthy(url: str, timeout: int, manager: Manager) -> float:
+    """Return after how many seconds ``url`` answered 200.
+
+    LaunchError when it did not within ``timeout`` seconds, or when the virtual machine ended before; both with the last
+    lines of the guest's console.
+    """
+    opener = build_opener(ProxyHandler({}))  # the guest is on this host; a proxy is not
+    began = observed = time.monotonic()
+    while problem := probe(opener, url):
+        now = time.monotonic()
+        if now - began > timeout:
+            raise LaunchError(f"{url} was not healthy within {timeout} s ({problem}); {console_end(manager)}")
+        if now - observed > _OBSERVE_SECONDS:
+            observed = now
+            if manager.observe()[0] == STOPPED:
+                raise LaunchError(f"it ended after {now - began:.0f} s, before {url} answered; {console_end(manager)}")
+        time.sleep(_PAUSE_SECONDS)
+    return time.monotonic() - began
