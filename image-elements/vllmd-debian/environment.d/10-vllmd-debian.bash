@@ -1,0 +1,7 @@
+# What every Debian root element exports for dib's own elements (dpkg, pkg-map, package-installs).
+export DISTRO_NAME=debian
+export DIB_RELEASE=${DIB_RELEASE:-bookworm}
+export DIB_INIT_SYSTEM=systemd
+
+# Kernel command line this image boots with when the caller adds nothing.
+export DIB_VLLMD_CMDLINE=${DIB_VLLMD_CMDLINE:-"root=/dev/vda ro vllmd.overlay=tmpfs console=ttyS0 quiet loglevel=4 net.ifnames=0 panic=10"}

@@ -1,0 +1,1 @@
+export DIB_VLLMD_PROFILE=${DIB_VLLMD_PROFILE:-cpu}

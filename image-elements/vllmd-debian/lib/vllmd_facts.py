@@ -1,0 +1,41 @@
+"""Print the facts about a finished tree as one JSON object (its fields: image-elements/README.rst).
+
+Usage: vllmd_facts.py TREE KERNEL_RELEASE
+
+Elements add fields by leaving JSON files at /usr/share/vllmd/facts.d/FIELD.json in the image.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def packages(tree: Path) -> dict[str, str]:
+    """Return the installed Debian packages of ``tree``, name -> version."""
+    query = ["dpkg-query", f"--admindir={tree}/var/lib/dpkg", "--show", "--showformat", "${db:Status-Status} ${Package} ${Version}\\n"]
+    lines = subprocess.run(query, check=True, capture_output=True, text=True).stdout.splitlines()
+    rows = (line.split() for line in lines)
+    return {name: version for status, name, version in rows if status == "installed"}
+
+
+def facts(tree: Path, kernel_release: str, environment: dict[str, str]) -> dict[str, object]:
+    """Collect the facts; ``environment`` is dib's."""
+    result: dict[str, object] = {
+        "schema_version": 1,
+        "debian": {"release": environment["DIB_RELEASE"], "architecture": environment["ARCH"]},
+        "kernel_release": kernel_release,
+        "cmdline": environment["DIB_VLLMD_CMDLINE"],
+        "elements": sorted(name for name in environment["IMAGE_ELEMENT"].split() if name.startswith("vllmd-")),
+        "packages": packages(tree),
+    }
+    for path in sorted((tree / "usr/share/vllmd/facts.d").glob("*.json")):
+        result[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
+if __name__ == "__main__":
+    print(json.dumps(facts(Path(sys.argv[1]), sys.argv[2], dict(os.environ)), indent=1, sort_keys=True))
