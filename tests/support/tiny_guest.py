@@ -1,7 +1,8 @@
 """A guest that boots in seconds: Debian's cloud kernel and a busybox initramfs, made once and cached.
 
 It answers `GET /health` on port 8000, shows a login-free console on ttyS0, lists its disks there and powers off on the
-ACPI power button. Needs apt, dpkg, busybox-static and no network of its own beyond apt's. Run it to print the paths:
+ACPI power button. `tiny.poweroff` or `tiny.panic` on its command line make it do that once it is up. Needs apt, dpkg,
+busybox-static. Run it to print the paths:
 
     python3 tests/support/tiny_guest.py
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 CACHE = Path("/var/cache/vllmd/test-kernel")
 BUSYBOX = Path("/bin/busybox")
 META_PACKAGE = "linux-image-cloud-amd64"
-MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio-rng", "button", "evdev", "isofs")
+MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio-rng", "pvpanic-pci", "button", "evdev", "isofs")
 CMDLINE = "console=ttyS0 panic=-1 quiet"
 READY = "tiny-guest: ready"
 POWERED_OFF = "tiny-guest: power button"
@@ -51,7 +52,10 @@ printf '#!/bin/sh\\necho "@POWERED_OFF@" >/dev/console\\npoweroff -f\\n' >/etc/a
 chmod 755 /etc/acpi/PWRF/00000080
 acpid -c /etc/acpi -l /dev/null
 echo "@READY@"
-case "$(cat /proc/cmdline)" in *tiny.poweroff*) poweroff -f ;; esac
+case "$(cat /proc/cmdline)" in
+  *tiny.poweroff*) poweroff -f ;;
+  *tiny.panic*) echo c >/proc/sysrq-trigger ;;
+esac
 # Fall through to a shell whose end ends nothing: a closed console must not panic the kernel.
 while :; do setsid cttyhack sh || sleep 1; sleep 1; done
 """
@@ -87,14 +91,15 @@ def _init() -> str:
 def _kernel_home() -> Path:
     """Return the directory with an unpacked kernel; download and unpack the newest one where there is none."""
     for home in sorted(CACHE.glob("linux-image-*")):
-        if (home / "vmlinux").exists():
+        wanted = home / "modules/wanted"
+        if wanted.exists() and wanted.read_text() == _wanted():
             return home
+        shutil.rmtree(home)
     depends = _run("apt-cache", "depends", "--important", META_PACKAGE)
-    package = next((word for word in depends.split() if word.startswith("linux-image-")), "")
     names = [word for word in depends.split() if word.startswith("linux-image-") and word != META_PACKAGE]
-    package = names[0] if names else package
-    if not package:
+    if not names:
         raise RuntimeError(f"apt knows no {META_PACKAGE}; run apt-get update")
+    package = names[0]
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=CACHE))
     try:
         _run("apt-get", "download", package, cwd=partial)
@@ -111,6 +116,10 @@ def _kernel_home() -> Path:
     return CACHE / package
 
 
+def _wanted() -> str:
+    return " ".join(MODULES) + "\n"
+
+
 def _collect_modules(tree: Path, target: Path) -> None:
     """Copy MODULES and all they depend on, uncompressed, and write their loading order."""
     target.mkdir()
@@ -121,14 +130,14 @@ def _collect_modules(tree: Path, target: Path) -> None:
         needs[path] = rest.split()
     order: list[str] = []
     for name in MODULES:
-        path = next((path for path in needs if Path(path).name.split(".")[0] == name), None)
-        if path is None:
-            continue  # built into this kernel
-        order += [one for one in [*reversed(needs[path]), path] if one not in order]
+        found = [path for path in needs if Path(path).name.split(".")[0] == name]
+        for path in found:  # none where it is built into this kernel
+            order += [one for one in [*reversed(needs[path]), path] if one not in order]
     for path in order:
         shutil.copy(tree / path, target / Path(path).name)
         if path.endswith(".xz"):
             _run("unxz", str(target / Path(path).name))
+    (target / "wanted").write_text(_wanted())
     (target / "order").write_text("".join(Path(path).name.removesuffix(".xz") + "\n" for path in order))
 
 

@@ -49,6 +49,7 @@ PATH_LIMIT = 4095  # PATH_MAX less its terminator, in bytes
 SOCKET_PATH_LIMIT = 107  # sun_path less its terminator, in bytes
 LONGEST_SOCKET_NAME = "console.sock"
 
+_CONTROL = frozenset(map(chr, (*range(0x20), 0x7F)))
 _NO_DEVICES: tuple[str, ...] = ()
 
 T = TypeVar("T")
@@ -98,16 +99,20 @@ class _Reader:
 
     def text(self, variable: str) -> str:
         """Return the value, or the default when it is unset, empty or unusable as text."""
-        value = self.environ.get(PREFIX + variable) or DEFAULTS[variable]
+        return self.clean(PREFIX + variable) or DEFAULTS[variable]
+
+    def clean(self, full_name: str) -> str:
+        """Return a variable's value, empty when it is unset or unusable as text."""
+        value = self.environ.get(full_name, "")
         try:
             fsencode(value)
         except UnicodeEncodeError:
-            self.problem(variable, value, "is not text")
-            return DEFAULTS[variable]
-        if any(ord(char) < ord(" ") or ord(char) == 0x7F for char in value):
-            self.problem(variable, value, "contains a control character")
-            return DEFAULTS[variable]
-        return value
+            fault = "is not text"
+        else:
+            fault = "contains a control character" if not _CONTROL.isdisjoint(value) else ""
+        if fault:
+            self.problems.append(one_line(f'{full_name}="{value}": {fault}'))
+        return "" if fault else value
 
     def parsed(self, variable: str, parse: Callable[[str], T], fallback: T) -> T:
         """Return parse(value); on a ValueProblem note it and return the fallback."""
@@ -241,8 +246,8 @@ def _read_identity(reader: _Reader, config_image: Path | None, uid: int) -> Iden
 def _default_run_dirpath(reader: _Reader, uid: int) -> Path | None:
     if uid == 0:
         return Path("/run/vllmd")
-    runtime_dirpath = reader.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime_dirpath.startswith("/") and "\0" not in runtime_dirpath:
+    runtime_dirpath = reader.clean("XDG_RUNTIME_DIR")
+    if runtime_dirpath.startswith("/"):
         return Path(runtime_dirpath) / "vllmd"
     reader.problems.append(f"XDG_RUNTIME_DIR is not set; set it, or {PREFIX}RUN_DIRPATH to a private directory")
     return None

@@ -51,10 +51,10 @@ def start(environ: Mapping[str, str]) -> NoReturn:
 
 def _prepare(machine: Machine, run: RunDirectory, descriptors: Descriptors) -> tuple[list[str], Path]:
     """Make what the VMM needs on the host and return its arguments and the path to execute."""
-    os.umask(0o077)  # for the sockets that the VMM makes
     run.clear()
     run.record(descriptors.lock, machine.backend)
     open_log(machine.config, descriptors)
+    os.umask(0o077)  # for the sockets that the VMM makes
     open_network(machine, run, descriptors)
     backend = BACKENDS[machine.backend]
     command = backend.command(machine, run, descriptors)
