@@ -172,7 +172,7 @@ def clean_lines(log: str) -> list[str]:
         line = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", raw)
         line = _TIMESTAMP.sub("", line.rpartition("\r")[2]).strip()
         if line:
-            lines.append("".join(char if char.isprintable() else " " for char in line))
+            lines.append(" ".join("".join(char if char.isprintable() else " " for char in line).split()))
     return lines
 
 

@@ -203,7 +203,7 @@ def _build(request: Request, todo: Plan, cache: DigestCache) -> None:
         ),
         os.environ,
     )
-    facts = read_facts(partial)
+    facts = read_facts(partial, request.log_path)
     for path in partial.iterdir():
         if path.name in image_manifest.FILE_NAMES:
             path.chmod(0o444)
@@ -233,17 +233,19 @@ def build_environment(request: Request) -> dict[str, str]:
     return environment
 
 
-def read_facts(directory: Path) -> dict[str, Any]:
-    """Return the build's own report. Raises ImageError."""
+def read_facts(directory: Path, log: Path) -> dict[str, Any]:
+    """Return the build's own report. Raises ImageError, which names the log."""
     path = directory / "facts.json"
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ImageError(
-            f"the build left no readable {path.name} ({error}); is the element vllmd-debian used?"
+            f"the build left no facts.json ({error.strerror}); is vllmd-debian among the elements? (log: {log})"
         ) from None
+    except ValueError as error:
+        raise ImageError(f"the build's facts.json is no JSON: {error} (log: {log})") from None
     if not isinstance(facts, dict):
-        raise ImageError(f"the build's {path.name} is no JSON object; see image-elements/README.md for its fields")
+        raise ImageError(f"the build's facts.json is no JSON object (log: {log})")
     return facts
 
 

@@ -75,7 +75,7 @@ def compose(
     missing = [fact for fact in _FACTS if not isinstance(facts.get(fact), _FIELDS[fact])]
     if missing:
         raise ImageError(
-            f"the build's facts.json lacks {', '.join(missing)}; see image-elements/README.md for its fields"
+            f"the build's facts.json lacks {', '.join(missing)}; see image-elements/README.rst for its fields"
         )
     digest = inputs_digest(inputs)
     return {

@@ -64,7 +64,7 @@ options:
     default: []
     suboptions:
       name:
-        description: The model's directory name below C(/var/lib/vllmd/models) in the guest.
+        description: The model's directory name below C(/var/lib/vllmd/models) in the guest, in lower case.
         type: str
         required: true
       path:
@@ -133,8 +133,8 @@ EXAMPLES = r"""
     elements_path: [/usr/share/vllmd/image-elements]
     wheelhouse: /var/cache/vllmd/wheels/cpu
     models:
-      - name: SmolLM2-135M-Instruct
-        path: /var/cache/vllmd/models/SmolLM2-135M-Instruct
+      - name: smollm2-135m-instruct
+        path: /var/cache/vllmd/models/smollm2-135m-instruct
   register: image
 """
 
@@ -236,8 +236,10 @@ def request_of(params: dict[str, Any]) -> image_builder.Request:
             raise image_manifest.ImageError(f"environment variable {name!r} is not allowed; names begin with DIB_")
     models = {each["name"]: Path(each["path"]) for each in params["models"]}
     for name, path in models.items():
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or re.search(r"\s", str(path)):
-            raise image_manifest.ImageError(f"model {name!r} at {str(path)!r}: no '/' in a name, no space in a path")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+            raise image_manifest.ImageError(f"model name {name!r} is not possible; allowed: a-z, 0-9 and . _ -")
+        if re.search(r"\s", str(path)):
+            raise image_manifest.ImageError(f"model {name}: {str(path)!r} has a space, which the elements cannot read")
     if len(models) < len(params["models"]):
         raise image_manifest.ImageError("two models have the same name; give each its own")
     found = apt_sources.mirrors(apt_sources.read_sources(), params["release"])

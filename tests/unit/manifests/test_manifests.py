@@ -46,7 +46,7 @@ spec:
   model:
     name: smollm2
     source: local
-    repository: SmolLM2-135M-Instruct
+    repository: smollm2-135m-instruct
   resources:
     accelerator_count: 0
     cpu: 2
@@ -222,8 +222,8 @@ def test_the_guest_reads_what_the_contract_says() -> None:
     guest = guest_config.runtime_json(load_runtime(CPU, "runtime.yaml"), ["ssh-ed25519 AAAA me"])
     assert guest["model"] == {
         "name": "smollm2",
-        "path": "/var/lib/vllmd/models/SmolLM2-135M-Instruct",
-        "repository": "SmolLM2-135M-Instruct",
+        "path": "/var/lib/vllmd/models/smollm2-135m-instruct",
+        "repository": "smollm2-135m-instruct",
         "source": "local",
     }
     assert guest["network"] == {
