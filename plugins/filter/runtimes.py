@@ -9,8 +9,6 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.vllmd.platform.plugins.module_utils.guest_config import launcher_settings
-
 _API_PORT = 8000  # the guest's vLLM
 
 
@@ -57,7 +55,7 @@ def hypervisor_runtimes(
                 f"runtime {name} names image {wanted}, which was not verified; verified: {', '.join(sorted(by_name))}"
             )
         image = by_name[wanted]
-        settings = launcher_settings(runtime)
+        settings = runtime["launcher"]
         url = api_url(runtime)
         entries.append(
             {
