@@ -241,7 +241,7 @@ def test_a_second_build_names_the_first_or_waits_for_it(builder: Builder) -> Non
     process.terminate()
     process.communicate(timeout=15)
 
-    slow = {"environment": {"DIB_TEST_SECONDS": "1"}}
+    slow: dict[str, Any] = {"environment": {"DIB_TEST_SECONDS": "1"}}
     process = builder.start(**slow)
     waited = builder.run(lock_timeout=20, **slow)
     assert json.loads(process.communicate(timeout=15)[0])["changed"]

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -288,4 +289,4 @@ def test_network_configuration_for_a_stock_cloud_image() -> None:
 
 def test_the_schema_is_a_schema() -> None:
     schema = json.loads(manifest_schema.SCHEMA_PATH.read_text())
-    manifest_schema.jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator.check_schema(schema)
