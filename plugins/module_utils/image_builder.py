@@ -187,6 +187,7 @@ def _build(request: Request, todo: Plan, cache: DigestCache) -> None:
     check_space(request)
     for directory in (request.work_dir / "tmp", request.cache_dir / "dib", request.store_dir / request.name):
         directory.mkdir(parents=True, exist_ok=True)
+    (request.store_dir / request.name).chmod(0o755)  # virtual machines do not run as root
     partial = images.partial_path(request.store_dir, request.name, todo.version)
     partial.mkdir(mode=0o755)
     dib.run(

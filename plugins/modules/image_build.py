@@ -147,7 +147,7 @@ version:
 path:
   description: The version's directory. In check mode it may not exist yet.
   returned: success
-  type: path
+  type: str
 reason:
   description: Why an image was or would be built, or why not.
   returned: success
@@ -161,7 +161,7 @@ changed_inputs:
 log_path:
   description: The build's log.
   returned: always
-  type: path
+  type: str
 duration_seconds:
   description: How long the module took.
   returned: success

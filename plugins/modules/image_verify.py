@@ -59,7 +59,7 @@ RETURN = r"""
 path:
   description: The version's directory.
   returned: success
-  type: path
+  type: str
 version:
   description: The version, V(latest) resolved.
   returned: success

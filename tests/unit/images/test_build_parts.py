@@ -46,7 +46,8 @@ def test_mounts_below_the_directory_go_before_its_files(tmp_path: Path) -> None:
         "from ansible_collections.vllmd.platform.plugins.module_utils import build_cleanup as b;"
         "print(len(b.clean_directory(Path(sys.argv[1]))))"
     )
-    script = 'mount -t tmpfs tmpfs "$0/outer" && mkdir "$0/outer/inner" && mount -t tmpfs tmpfs "$0/outer/inner" && "$@" "$0"'
+    mount = "mount -t tmpfs tmpfs"
+    script = f'{mount} "$0/outer" && mkdir "$0/outer/inner" && {mount} "$0/outer/inner" && "$@" "$0"'
     prefix = ["unshare", "--mount", "--map-root-user"] if os.geteuid() else ["unshare", "--mount"]
     done = subprocess.run(
         [*prefix, "sh", "-c", script, str(work), sys.executable, "-c", code],
