@@ -21,6 +21,8 @@ PREFIX = "VLLMD_HYPERVISOR_"
 # What the role installs as /usr/local/bin/vllmd-hypervisor, with this checkout's package. `-I`: no user's path or
 # PYTHON* variable reaches it; `-S`: no site-packages either.
 _STUB = """\
+import _signal
+_signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 import sys
 sys.path.insert(0, {root!r})
 {extra}

@@ -1,17 +1,22 @@
 """A runtime's run-time state on disk: one directory with a lock, the pid and the VMM's sockets.
 
-The lock is a flock(2) taken by `start` on a descriptor that the VMM inherits: it is held exactly as long as the VMM
-lives, whatever ends it. Whoever holds the lock may remove everything in the directory, the lock file included; whoever
-takes it checks afterwards that the file is still the one in the directory.
+The lock is a POSIX record lock (fcntl(2)) that `start` takes and keeps across exec, on a descriptor that the VMM
+inherits. So it is held exactly as long as the VMM lives, whatever ends it, and by nobody else: no child inherits it.
+Unlike with flock(2) the kernel tells who holds it, so `stop` and `status` never trust a pid from a file, and need not
+look into /proc, which a hardened unit hides. The price: who holds the lock must not open and close the file again.
+
+Whoever holds the lock may remove everything in the directory, the lock file included; whoever takes it checks
+afterwards that the file is still the one in the directory.
 """
 
 import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
+from fcntl import F_GETLK, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB, fcntl, lockf
 from pathlib import Path
 from stat import S_ISDIR, S_IWGRP, S_IWOTH
+from struct import Struct
 from time import monotonic, sleep
 
 from vllmd_hypervisor.config import Identity
@@ -22,6 +27,7 @@ DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
 _SETTLE_SECONDS = 1.0
 _POLL_SECONDS = 0.02
+_STRUCT_FLOCK = Struct("hhqqi0q")  # l_type, l_whence, l_start, l_len, l_pid, on 64-bit Linux
 
 
 class AlreadyRunningError(LaunchError):
@@ -67,11 +73,10 @@ class RunDirectory:
                 raise LaunchError(f"cannot lock {self.lock}: {reason(error)}") from None
             if descriptor is not None:
                 return descriptor
-            # `status` holds the lock for an instant; a removal changes the file under us. Neither lasts.
-            if self.lock.exists():
-                self.refuse_running()
+            # A VMM holds it, or someone who cleans up after one, which does not last.
+            self.refuse_running()
             if monotonic() > deadline:
-                raise LaunchError(f"{self.lock} stays locked by a process that is no VMM of this runtime")
+                raise LaunchError(f"{self.lock} keeps being taken by others; try again")
             sleep(_POLL_SECONDS)
 
     def refuse_running(self) -> None:
@@ -88,20 +93,22 @@ class RunDirectory:
         except FileNotFoundError:  # the directory was removed just now
             return None
         try:
-            flock(descriptor, LOCK_EX | LOCK_NB)
+            lockf(descriptor, LOCK_EX | LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), self.lock.stat()):
                 return descriptor
-        except (BlockingIOError, FileNotFoundError):
+        except (BlockingIOError, PermissionError, FileNotFoundError):  # fcntl(2): EAGAIN or EACCES where it is locked
             pass
         os.close(descriptor)
         return None
 
     def record(self, descriptor: int, backend: str) -> None:
-        """Write who runs: this process, which becomes the VMM. `pid` is for people; the lock file decides."""
+        """Write what runs here: this process becomes the VMM. `pid` is for people; the lock decides."""
         pid = os.getpid()
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"pid": pid, "backend": backend}).encode() + b"\n", 0)
         partial = self.path / ".pid.partial"
+        partial.unlink(missing_ok=True)
+        partial.touch(FILE_MODE)
         partial.write_text(f"{pid}\n", encoding="ascii")
         partial.replace(self.pid)
 
@@ -116,15 +123,16 @@ class RunDirectory:
             except OSError as error:
                 raise LaunchError(f"cannot open {self.lock}: {reason(error)}") from None
             try:
-                if _is_free(descriptor):
+                pid = _locking_pid(descriptor)
+                if pid is None:
                     return None
-                holder = _read_holder(descriptor)
+                holder = _identify(descriptor, pid)
             finally:
                 os.close(descriptor)
             if holder:
                 return holder
             if monotonic() > deadline:
-                raise LaunchError(f"{self.lock} is held, but not by the process written in it")
+                raise LaunchError(f"{self.lock} is held by pid {pid}, which is no VMM that start made here")
             sleep(_POLL_SECONDS)
 
     def clear(self) -> None:
@@ -161,38 +169,25 @@ class RunDirectory:
             raise LaunchError(f"{self.path} is not a directory that only this user may write; remove it")
 
 
-def _is_free(descriptor: int) -> bool:
-    try:
-        flock(descriptor, LOCK_SH | LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _locking_pid(descriptor: int) -> int | None:
+    """Return the pid of the process that holds the lock (0 when it is in another pid namespace), or None."""
+    answer = fcntl(descriptor, F_GETLK, _STRUCT_FLOCK.pack(F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    kind, _, _, _, pid = _STRUCT_FLOCK.unpack(answer)
+    return None if kind == F_UNLCK else pid
 
 
-def _read_holder(descriptor: int) -> Holder | None:
-    """Return the process named in a held lock file, once it is proven to have that very file open."""
+def _identify(descriptor: int, pid: int) -> Holder | None:
+    """Return the locking process as a Holder, or None when it is no VMM or ended meanwhile."""
     try:
         record = json.loads(os.pread(descriptor, 4096, 0))
-        pid, backend = int(record["pid"]), str(record["backend"])
+        backend = str(record["backend"])
+        if record["pid"] != pid:  # someone who cleans up after the VMM in the record
+            return None
         pidfd = os.pidfd_open(pid)
-    except (ValueError, KeyError, TypeError, OverflowError, OSError):
+    except (ValueError, KeyError, TypeError, OSError):
         return None
-    # The pidfd came first: if the process has the lock file open now, the pidfd is that process and no successor.
-    if _has_open(pid, os.fstat(descriptor)):
+    # It still holds the lock after the pidfd was taken, so the pidfd is that process and no successor with its pid.
+    if _locking_pid(descriptor) == pid:
         return Holder(pid, backend, pidfd)
     os.close(pidfd)
     return None
-
-
-def _has_open(pid: int, wanted: os.stat_result) -> bool:
-    try:
-        entries = list(Path(f"/proc/{pid}/fd").iterdir())
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    except OSError as error:
-        raise LaunchError(f"cannot look at process {pid}: {reason(error)}; run this as root or as its owner") from None
-    for entry in entries:
-        with suppress(OSError):
-            if os.path.samestat(entry.stat(), wanted):
-                return True
-    return False

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from errno import EBUSY
 from fcntl import ioctl
 from pathlib import Path
 from struct import pack, unpack
@@ -13,7 +14,6 @@ _TUNSETPERSIST = 0x400454CB
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCBRADDIF = 0x8913, 0x8914, 0x89A2
 _IFF_UP = 0x1
-_NET = Path("/sys/class/net")
 
 
 def open_tap(name: str, bridge: str, *, persistent: bool) -> tuple[int, bool]:
@@ -21,9 +21,9 @@ def open_tap(name: str, bridge: str, *, persistent: bool) -> tuple[int, bool]:
 
     A tap that is not persistent goes away with its last descriptor, so it lives exactly as long as the VMM.
     """
-    if bridge and not (_NET / bridge / "bridge").is_dir():
+    if bridge and not _exists(bridge):
         raise LaunchError(f"there is no bridge {bridge} on this host; make it first or take bridge={bridge} away")
-    made = not (_NET / name).exists()
+    made = not _exists(name)
     descriptor = -1
     step = "open /dev/net/tun"
     try:
@@ -49,7 +49,7 @@ def open_tap(name: str, bridge: str, *, persistent: bool) -> tuple[int, bool]:
 
 def remove_tap(name: str) -> None:
     """Remove a persistent tap made by open_tap; one that is gone or in use is left alone."""
-    if not (_NET / name / "tun_flags").exists():
+    if not _exists(name):
         return
     try:
         descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
@@ -64,11 +64,22 @@ def remove_tap(name: str) -> None:
         os.close(descriptor)
 
 
+def _exists(name: str) -> bool:
+    """Ask the kernel, not /sys, which may show another network namespace."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
+
+
 def _join_bridge(control: socket.socket, name: str, bridge: str) -> None:
-    master = _NET / name / "master"
-    if master.exists() and master.resolve().name == bridge:
-        return
-    ioctl(control, _SIOCBRADDIF, pack("16si20x", bridge.encode(), socket.if_nametoindex(name)))
+    try:
+        ioctl(control, _SIOCBRADDIF, pack("16si20x", bridge.encode(), socket.if_nametoindex(name)))
+    except OSError as error:
+        master = Path("/sys/class/net", name, "master")
+        if error.errno != EBUSY or not master.exists() or master.resolve().name != bridge:
+            raise
 
 
 def _bring_up(control: socket.socket, name: str) -> None:
