@@ -299,9 +299,17 @@ def work(module: AnsibleModule, request: image_builder.Request) -> dict[str, Any
         if todo.action == "build" and os.geteuid() != 0:
             raise image_manifest.ImageError("an image is built as root; run the task with become: true")
         result.update(image_builder.apply(request, todo, cache))
-        cache.save()
+        save(module, cache)
     result["duration_seconds"] = round(time.monotonic() - started, 3)
     return result
+
+
+def save(module: AnsibleModule, cache: DigestCache) -> None:
+    """Keep the file digests for the next run; without them that one only reads more."""
+    try:
+        cache.save()
+    except OSError as error:
+        module.warn(f"file digests were not kept for the next run: {error.filename} {error.strerror}")
 
 
 def main() -> None:
