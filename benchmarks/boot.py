@@ -91,7 +91,7 @@ def stock_image(work: Path, release: str) -> tuple[Path, float | None]:
     seconds = run(
         *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
         *("disk-image-create", "-a", "amd64", "-t", "raw", "-o", partial / "system"),
-        *("debian-minimal", "baremetal", "cloud-init-datasources"),
+        *("debian-minimal", "cloud-init", "cloud-init-datasources"),
         env={
             **mirrors(),
             "DIB_RELEASE": release,
@@ -102,12 +102,19 @@ def stock_image(work: Path, release: str) -> tuple[Path, float | None]:
         },
         log=work.parent / "stock-build.log",
     )
-    (partial / "system.vmlinuz").rename(partial / "kernel")
-    (partial / "system.initrd").rename(partial / "initrd")
+    for link, name in (("/vmlinuz", "kernel"), ("/initrd.img", "initrd")):  # Debian's links to the newest of each
+        read_from_ext4(partial / "system.raw", link, partial / name)
     CACHE.mkdir(parents=True, exist_ok=True)
     shutil.copytree(partial, target)
     facts.write_text(json.dumps({"build_seconds": round(seconds, 1)}))
     return target, seconds
+
+
+def read_from_ext4(image: Path, link: str, target: Path) -> None:
+    """Copy the file that a symbolic link in the image's root names to ``target``, without mounting the image."""
+    stat = subprocess.run(["debugfs", "-R", f"stat {link}", image], check=True, capture_output=True, text=True).stdout
+    destination = stat.split('Fast link dest: "')[1].split('"')[0]
+    run("debugfs", "-R", f"dump /{destination.lstrip('/')} {target}", image)
 
 
 def stock_config(directory: Path) -> Path:
