@@ -28,7 +28,11 @@ options:
   slot: {description: Network slot from nspawn_network., type: int}
   index: {description: Member number within the network; 1 is the first host., type: int}
   authorized_key: {description: Public key that may log in as root., type: str}
-  hosts: {description: Lines for the host's /etc/hosts., type: list, elements: str, default: []}
+  init:
+    description: What runs in it. V(none) is a host without systemd, such as a plain container; only sshd runs there.
+    type: str
+    choices: [systemd, none]
+    default: systemd
   arguments: {description: Further arguments for systemd-nspawn., type: list, elements: str, default: []}
   timeout: {description: Seconds until ssh must answer., type: int, default: 60}
 """
@@ -52,7 +56,7 @@ def seed(upper: Path, params: dict) -> str:
 
     name, slot = params["hostname"], params["slot"]
     put("etc/hostname", f"{name}\n")
-    put("etc/hosts", "\n".join([f"127.0.0.1 localhost {name}", "::1 localhost", *params["hosts"]]) + "\n")
+    put("etc/hosts", f"127.0.0.1 localhost {name}\n::1 localhost\n")
     put("etc/machine-id", f"{secrets.token_hex(16)}\n", 0o444)
     put(
         "etc/systemd/network/10-host0.network",
@@ -87,7 +91,6 @@ def start(params: dict, state: Path) -> subprocess.Popen:
     command = [
         "systemd-nspawn",
         "--quiet",
-        "--boot",
         f"--directory={state / 'root'}",
         f"--machine={machine}",
         f"--hostname={params['hostname']}",
@@ -103,9 +106,15 @@ def start(params: dict, state: Path) -> subprocess.Popen:
     managed = Path("/run/systemd/system").is_dir()
     if not managed:
         command.append("--keep-unit")
+    command += params["arguments"]
+    if params["init"] == "systemd":
+        command.append("--boot")
+    else:
+        network = f"ip address add {bed.address(params['slot'], params['index'])}/28 dev host0 && ip link set host0 up"
+        command += ["--as-pid2", "sh", "-c", f"{network} && mkdir -p /run/sshd && exec /usr/sbin/sshd -D -e"]
     with (state / "console.log").open("ab") as console:
         return subprocess.Popen(
-            [*command, *params["arguments"]],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=subprocess.STDOUT,
@@ -172,7 +181,7 @@ def main() -> None:
             "slot": {"type": "int"},
             "index": {"type": "int"},
             "authorized_key": {"type": "str", "no_log": False},
-            "hosts": {"type": "list", "elements": "str", "default": []},
+            "init": {"type": "str", "choices": ["systemd", "none"], "default": "systemd"},
             "arguments": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 60},
         },
