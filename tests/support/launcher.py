@@ -17,6 +17,8 @@ from tests.support.openapi import CHECKOUT
 
 PACKAGE_ROOT = CHECKOUT / "roles/hypervisor/files"
 PREFIX = "VLLMD_HYPERVISOR_"
+# Runs a program in a network namespace of its own, where it may make interfaces; users get a user namespace with it.
+OWN_NETWORK = ["unshare", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), "--net"]
 
 # What the role installs as /usr/local/bin/vllmd-hypervisor, with this checkout's package. `-I`: no user's path or
 # PYTHON* variable reaches it; `-S`: no site-packages either.
@@ -110,6 +112,17 @@ class Launcher:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
             process.wait()
+
+
+def in_network_of(pid: int) -> list[str]:
+    """Return the command prefix that runs a program in the network namespace of a process started with OWN_NETWORK."""
+    return [
+        "nsenter",
+        *([] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]),
+        "--net",
+        "--target",
+        str(pid),
+    ]
 
 
 def free_port() -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.launcher import PREFIX, Launcher, helpers_of
+from tests.support.launcher import OWN_NETWORK, PREFIX, Launcher, helpers_of, in_network_of
 from tests.support.openapi import VARIABLE, CloudHypervisorApi, description_path
 from tests.support.stub_vmm import make_stub, read_record
 from tests.support.sysfs import AUDIO, GPU, FakeHost
@@ -198,6 +199,30 @@ def test_the_log_is_appended_to_and_private(stubbed: MakeLauncher, tmp_path: Pat
     launcher.start(LOG_FILEPATH=str(log))
     launcher.wait_until(lambda: log.exists() and "booted" in log.read_text(), "guest output in a new log")
     assert log.stat().st_mode & 0o777 == 0o640
+
+
+def test_its_tap_lives_from_start_to_stop(stubbed: MakeLauncher) -> None:
+    """Cloud Hypervisor opens a tap by name, so it must outlive the launcher, and `stop` must remove it."""
+    launcher = stubbed()
+    plain = launcher.command
+    launcher.command = [*OWN_NETWORK, *plain]
+    pid = running(launcher, NETWORK="mode=tap,tap=vmtap0")
+    assert record_of(launcher)[1][1]["body"]["net"][0]["tap"] == "vmtap0"
+    # One more process keeps the namespace, so that it can be looked into after the VMM's end.
+    keeper = subprocess.Popen([*in_network_of(pid), "sleep", "60"])
+    try:
+        network = Path(f"/proc/{pid}/ns/net").readlink()
+        launcher.wait_until(lambda: Path(f"/proc/{keeper.pid}/ns/net").readlink() == network, "keeper")
+        look = [*in_network_of(keeper.pid), "ip", "-details", "-oneline", "link", "show", "type", "tun"]
+        links = subprocess.run(look, capture_output=True, text=True, check=True).stdout
+        assert "vmtap0:" in links
+        assert "persist on" in links
+        launcher.command = [*in_network_of(keeper.pid), *plain]
+        assert launcher.call("stop").returncode == 0
+        assert subprocess.run(look, capture_output=True, text=True, check=True).stdout == ""
+    finally:
+        keeper.kill()
+        keeper.wait()
 
 
 def test_debug_shows_command_and_body(stubbed: MakeLauncher) -> None:

@@ -142,7 +142,8 @@ def test_qemu_is_told_every_images_format() -> None:
     disks = (Image(Path("/i/a,b.qcow2"), "qcow2", False, False), Image(Path("/dev/vg/c"), "raw", True, True))
     system, conf = (json.loads(text) for text in options(command(replace(made, disks=disks)), "-blockdev"))
     assert (system["driver"], system["file"]["driver"], system["file"]["filename"]) == ("qcow2", "file", "/i/a,b.qcow2")
-    assert (system["read-only"], system["discard"]) == (False, "unmap")
+    assert (system["read-only"], system["discard"], system["backing"]) == (False, "unmap", None)
+    assert "backing" not in conf
     assert (conf["driver"], conf["file"]["driver"], conf["read-only"]) == ("raw", "host_device", True)
 
 

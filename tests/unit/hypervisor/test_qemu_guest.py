@@ -14,7 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.launcher import PREFIX, Launcher, children, free_port, helpers_of
+from tests.support.launcher import (
+    OWN_NETWORK,
+    PREFIX,
+    Launcher,
+    children,
+    free_port,
+    helpers_of,
+    in_network_of,
+)
 from tests.support.tiny_guest import CMDLINE, POWERED_OFF, READY, TinyGuest, tiny_guest
 
 SEABIOS = Path("/usr/share/seabios/bios-256k.bin")
@@ -184,10 +192,10 @@ def test_start_is_quick(guest: Launcher, tmp_path: Path) -> None:
 def test_a_tap_on_a_bridge_carries_the_guest(guest: Launcher, tmp_path: Path) -> None:
     """In a network namespace of its own: a bridge, a tap made by the launcher, gone when the VMM is."""
     prepare = "ip link add br0 type bridge; ip address add 10.0.2.2/24 dev br0; ip link set br0 up; ip link set lo up; "
-    guest.command = ["unshare", "--net", "sh", "-ec", f'{prepare} exec "$@"', "launcher", *guest.command]
+    guest.command = [*OWN_NETWORK, "sh", "-ec", f'{prepare} exec "$@"', "launcher", *guest.command]
     process = guest.start(NETWORK="mode=tap,tap=vmtap0,bridge=br0")
     guest.wait_for_output(READY)
-    inside = ["nsenter", "--net", "--target", str(process.pid)]
+    inside = in_network_of(process.pid)
     get = "import urllib.request as r; print(r.urlopen('http://10.0.2.15:8000/health', timeout=20).read())"
     health = subprocess.run(
         [*inside, sys.executable, "-c", get], capture_output=True, text=True, check=True, timeout=60

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> 
         for problem in error.problems:
             say(problem)
         return EXIT_BAD_CONFIGURATION
-    except LaunchError as error:
+    except (LaunchError, OSError) as error:
         say(str(error))
         return EXIT_FAILURE
 

@@ -57,10 +57,12 @@ def drive(backend: Backend, machine: Machine, run: RunDirectory, pidfd: int, env
             _give_up(str(error), run, pidfd, environ)
             break
         except OSError as error:
-            if monotonic() > deadline:
-                socket = backend.control_socket(run)
-                _give_up(f"the VMM does not answer on {socket}: {reason(error)}", run, pidfd, environ)
-                break
+            trouble = f"the VMM does not answer on {backend.control_socket(run)}: {reason(error)}"
+        else:
+            trouble = "the VMM does not let its guest run"
+        if monotonic() > deadline:
+            _give_up(f"{trouble} (waited {_LIMIT_SECONDS:.0f} s)", run, pidfd, environ)
+            break
         poll_ms = min(poll_ms * 2, _LONGEST_POLL_MS)
     # The VMM ended before its guest ran; its own message tells why.
     run.remove_if_free()

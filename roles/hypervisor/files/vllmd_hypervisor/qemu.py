@@ -9,11 +9,12 @@ reset). A guest that panics with its pvpanic driver loaded ends QEMU with exit c
 
 import json
 from pathlib import Path
+from typing import Any
 
 from vllmd_hypervisor import qmp
 from vllmd_hypervisor.devices import Endpoint
 from vllmd_hypervisor.errors import PROGRAM
-from vllmd_hypervisor.image import Image
+from vllmd_hypervisor.image import QCOW2, Image
 from vllmd_hypervisor.kernel import FIRMWARE
 from vllmd_hypervisor.launch import Descriptors
 from vllmd_hypervisor.machine import Machine
@@ -105,7 +106,7 @@ def _payload(machine: Machine) -> list[str]:
 def _disk(name: str, image: Image, slot: int) -> list[str]:
     driver = "host_device" if image.block_device else "file"
     file = {"driver": driver, "filename": str(image.path)}
-    node = {
+    node: dict[str, Any] = {
         "driver": image.format,
         "node-name": name,
         "read-only": image.readonly,
@@ -113,6 +114,8 @@ def _disk(name: str, image: Image, slot: int) -> list[str]:
         "discard": "ignore" if image.readonly else "unmap",
         "file": file | {"discard": "ignore" if image.readonly else "unmap"},
     }
+    if image.format == QCOW2:
+        node["backing"] = None  # whatever its header says by now
     device = f"virtio-blk-pci,drive={name},id={name}-disk,serial={name},bus=pcie.0,addr={slot:#04x}"
     return ["-blockdev", json.dumps(node), "-device", device]
 
