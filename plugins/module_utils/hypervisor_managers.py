@@ -42,6 +42,12 @@ class Manager(Protocol):
     def sources(self) -> list[Path]:
         """Return the files of this manager's own that a start depends on."""
 
+    def enabled(self) -> bool | None:
+        """Return whether it starts at boot; None where nothing could start it."""
+
+    def enable(self, wanted: bool) -> None:
+        """Start it at boot, or not."""
+
     def start(self, timeout: int) -> None:
         """Start it; LaunchError unless it runs within ``timeout`` seconds."""
 
@@ -94,6 +100,14 @@ class SystemdManager:
         shown = self._show()
         return [Path(path) for path in [shown.get("FragmentPath", ""), *shown.get("DropInPaths", "").split()] if path]
 
+    def enabled(self) -> bool:
+        """Return whether the unit starts at boot."""
+        return self._systemctl("is-enabled", self.unit, timeout=30, check=False).returncode == 0
+
+    def enable(self, wanted: bool) -> None:
+        """Start the unit at boot, or not."""
+        self._systemctl("enable" if wanted else "disable", self.unit, timeout=30)
+
     def start(self, timeout: int) -> None:
         """Start the unit and wait until it is ready; systemd bounds the wait itself, ``timeout`` ends a hanging bus."""
         shown = self._show()
@@ -144,10 +158,7 @@ class DirectManager:
         self._launcher = launcher
         self._env_file = env_file
         self._run_path = run_path
-        try:
-            self._account = pwd.getpwnam(user) if user else None
-        except KeyError:
-            raise LaunchError(f"there is no user {user} on this host; run the role that makes it") from None
+        self._user = user
 
     def observe(self) -> tuple[str, int | None]:
         """Return the state and pid that the launcher reports; LaunchError when it cannot tell."""
@@ -168,14 +179,19 @@ class DirectManager:
         """Return nothing: there is no unit."""
         return []
 
+    def enabled(self) -> None:
+        """Return None: nothing starts it at boot."""
+
+    def enable(self, wanted: bool) -> None:
+        """Do nothing: nothing starts it at boot."""
+
     def start(self, timeout: int) -> None:
         """Run the launcher detached and wait for the readiness message that it would send to systemd."""
         if not self._env_file.exists():
             raise LaunchError(f"its environment file {self._env_file} does not exist; run the role that writes it")
-        self._prepare_paths()
-        account, groups = self._account, []
-        if account:
-            groups = os.getgrouplist(account.pw_name, account.pw_gid)
+        account = self._account()
+        groups = os.getgrouplist(account.pw_name, account.pw_gid) if account else None
+        self._prepare_paths(account)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as readiness:
             address = f"{_PROGRAM}-{secrets.token_hex(8)}"  # abstract: nothing to clean up
             readiness.bind(f"\0{address}")
@@ -192,7 +208,7 @@ class DirectManager:
                     start_new_session=True,
                     user=account.pw_uid if account else None,
                     group=account.pw_gid if account else None,
-                    extra_groups=groups if account else None,
+                    extra_groups=groups,
                 )
             deadline = time.monotonic() + timeout
             while not self._told_ready(readiness):
@@ -227,14 +243,20 @@ class DirectManager:
         except subprocess.TimeoutExpired:
             raise LaunchError(f"{' '.join(command)} did not end within {_STOP_SECONDS} s") from None
 
-    def _prepare_paths(self) -> None:
+    def _account(self) -> pwd.struct_passwd | None:
+        try:
+            return pwd.getpwnam(self._user) if self._user else None
+        except KeyError:
+            raise LaunchError(f"there is no user {self._user} on this host; run the role that makes it") from None
+
+    def _prepare_paths(self, account: pwd.struct_passwd | None) -> None:
         """Make what a unit's RuntimeDirectory= would make, and a log that the user may write."""
         self._run_path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._run_path.mkdir(mode=0o700, exist_ok=True)
         self.log_path.touch(mode=0o640)
-        if self._account:
+        if account:
             for path in (self._run_path, self.log_path):
-                os.chown(path, self._account.pw_uid, self._account.pw_gid)
+                os.chown(path, account.pw_uid, account.pw_gid)
 
     @staticmethod
     def _told_ready(readiness: socket.socket) -> bool:

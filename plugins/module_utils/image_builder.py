@@ -8,27 +8,21 @@ import json
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from . import build_cleanup, dib, image_inputs, image_manifest, images, locks
 from .digests import DigestCache
 from .image_manifest import ImageError
+from .signals import signals_ignored, signals_raise
 
 #: Host programs that write into an image; their Debian packages' versions are inputs.
 _TOOL_PACKAGES = ("debootstrap", "mmdebstrap", "e2fsprogs")
-
-
-class Interrupted(BaseException):
-    """A signal asks the build to end; not an Exception, so that no handler of errors swallows it."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +198,7 @@ def _build(request: Request, todo: Plan, cache: DigestCache) -> None:
         ),
         os.environ,
     )
+    check_unchanged(request, todo, cache)
     facts = read_facts(partial, request.log_path)
     for path in partial.iterdir():
         if path.name in image_manifest.FILE_NAMES:
@@ -214,6 +209,16 @@ def _build(request: Request, todo: Plan, cache: DigestCache) -> None:
     target = images.publish(partial, request.store_dir, manifest)
     for name, entry in manifest["files"].items():
         cache.record(target / name, "sha256:" + entry["sha256"])
+
+
+def check_unchanged(request: Request, todo: Plan, cache: DigestCache) -> None:
+    """Raise ImageError when an input changed during the build: the image would not be what its version says."""
+    tools = {label.removeprefix("tool "): value for label, value in todo.inputs.items() if label.startswith("tool ")}
+    changed = image_inputs.changes(todo.inputs, collect_inputs(request, cache, tools))
+    if changed:
+        raise ImageError(
+            f"{', '.join(changed)} changed while the image was built; build it again (nothing was published)"
+        )
 
 
 def build_environment(request: Request) -> dict[str, str]:
@@ -284,34 +289,3 @@ def default_program() -> Path:
             "or set ansible_python_interpreter to the Python of an environment that has it"
         )
     return Path(found)
-
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-@contextmanager
-def signals_raise() -> Iterator[None]:
-    """Turn signals that end a process into Interrupted while the block runs."""
-
-    def handler(number: int, _frame: FrameType | None) -> None:
-        raise Interrupted(signal.Signals(number).name)
-
-    with _handlers(handler):
-        yield
-
-
-@contextmanager
-def signals_ignored() -> Iterator[None]:
-    """Let the block run to its end whatever signal comes."""
-    with _handlers(signal.SIG_IGN):
-        yield
-
-
-@contextmanager
-def _handlers(handler: Any) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

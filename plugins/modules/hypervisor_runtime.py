@@ -34,6 +34,9 @@ options:
     type: str
     choices: [started, stopped, restarted]
     default: started
+  enabled:
+    description: Whether it starts at boot. By default that is left as it is. Has no effect with O(manager=direct).
+    type: bool
   manager:
     description:
       - V(systemd) uses O(unit). V(direct) runs O(launcher) detached, for machines where systemd is not PID 1; nothing
@@ -169,20 +172,28 @@ def bring(module: AnsibleModule, manager: Manager) -> dict[str, Any]:
     before, pid = manager.observe()
     after = STOPPED if module.params["state"] == "stopped" else RUNNING
     reason = reason_to_restart(module.params, manager) if before == after == RUNNING else ""
-    changed = before != after or bool(reason)
-    if changed and not module.check_mode:
+    act = before != after or bool(reason)
+    if act and not module.check_mode:
         if before != STOPPED:
             manager.stop()
         if after == RUNNING:
             manager.start(module.params["timeout"])
-    if changed:
+    if act:
         pid = None if module.check_mode or after == STOPPED else manager.observe()[1]
+    enabled, enable = manager.enabled(), module.params["enabled"]
+    enable = enabled if enable is None or enabled is None else enable
+    if enable is not None and enable != enabled and not module.check_mode:
+        manager.enable(enable)
+    at_boot = {None: "", True: "enabled\n", False: "disabled\n"}
     return {
-        "changed": changed,
+        "changed": act or enable != enabled,
         "state": after,
         "pid": pid,
         "reason": reason,
-        "diff": {"before": f"{before}\n", "after": f"restarted, {reason}\n" if reason else f"{after}\n"},
+        "diff": {
+            "before": f"{before}\n{at_boot[enabled]}",
+            "after": f"{f'restarted, {reason}' if reason else after}\n{at_boot[enable]}",
+        },
     }
 
 
@@ -192,6 +203,7 @@ def main() -> None:
         argument_spec={
             "name": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["started", "stopped", "restarted"], "default": "started"},
+            "enabled": {"type": "bool"},
             "manager": {"type": "str", "choices": ["systemd", "direct"], "default": "systemd"},
             "scope": {"type": "str", "choices": ["system", "user"], "default": "system"},
             "unit": {"type": "str"},

@@ -186,7 +186,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.vllmd.platform.plugins.module_utils import apt_sources, image_builder, image_manifest
+from ansible_collections.vllmd.platform.plugins.module_utils import apt_sources, image_builder, image_manifest, signals
 from ansible_collections.vllmd.platform.plugins.module_utils.build_cleanup import CleanupError
 from ansible_collections.vllmd.platform.plugins.module_utils.dib import BuildError
 from ansible_collections.vllmd.platform.plugins.module_utils.digests import DigestCache
@@ -323,7 +323,7 @@ def main() -> None:
         result = work(module, request_of(module.params))
     except (image_manifest.ImageError, InputError, BuildError, CleanupError, LockedError) as error:
         failure = str(error)
-    except image_builder.Interrupted as signal:
+    except signals.Interrupted as signal:
         failure = f"the build of image {module.params['name']} was interrupted by {signal}; nothing was published"
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""

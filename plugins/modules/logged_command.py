@@ -71,13 +71,13 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.vllmd.platform.plugins.module_utils import dib, image_builder
+from ansible_collections.vllmd.platform.plugins.module_utils import dib, signals
 
 
 def run(argv: list[str], log_path: Path) -> tuple[int, str]:
     """Run the command with its standard error in the log; return its status and standard output. Raises OSError."""
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("wb") as log, image_builder.signals_raise():
+    with log_path.open("wb") as log, signals.signals_raise():
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", "--", *argv],
             stdin=subprocess.DEVNULL,
@@ -122,7 +122,7 @@ def main() -> None:
                 failure = f"{lines[-1] if lines else f'{argv[0]} ended with status {status}'} (log: {log_path})"
             elif not creates.exists():
                 failure = f"{argv[0]} ended well but did not make {creates} (log: {log_path})"
-        except image_builder.Interrupted as signal:
+        except signals.Interrupted as signal:
             failure = f"interrupted by {signal}; run it again (log: {log_path})"
         except OSError as error:
             failure = f"cannot run {argv[0]}: {error.filename or ''} {error.strerror or error}"

@@ -316,6 +316,15 @@ def test_a_wrong_parameter_is_one_line(builder: Builder, changes: dict[str, Any]
     builder.assert_clean()
 
 
+def test_an_input_that_changes_during_the_build_is_noticed(builder: Builder) -> None:
+    process = builder.start(environment={"DIB_TEST_SECONDS": "0.5"})
+    (builder.element / "install.d/20-new").write_text("")
+    result = json.loads(process.communicate(timeout=15)[0])
+    assert result["msg"] == "element demo changed while the image was built; build it again (nothing was published)"
+    assert builder.tree() == []
+    builder.assert_clean()
+
+
 def test_removal_is_the_way_back(builder: Builder) -> None:
     version = builder.run()["version"]
     remove = {"name": "demo", "store_dir": str(builder.store)}
