@@ -16,7 +16,13 @@ from pathlib import Path
 
 def packages(tree: Path) -> dict[str, str]:
     """Return the installed Debian packages of ``tree``, name -> version."""
-    query = ["dpkg-query", f"--admindir={tree}/var/lib/dpkg", "--show", "--showformat", "${db:Status-Status} ${Package} ${Version}\\n"]
+    query = [
+        "dpkg-query",
+        f"--admindir={tree}/var/lib/dpkg",
+        "--show",
+        "--showformat",
+        "${db:Status-Status} ${Package} ${Version}\\n",
+    ]
     lines = subprocess.run(query, check=True, capture_output=True, text=True).stdout.splitlines()
     rows = (line.split() for line in lines)
     return {name: version for status, name, version in rows if status == "installed"}

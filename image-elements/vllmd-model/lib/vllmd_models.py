@@ -2,7 +2,8 @@
 
 Usage: vllmd_models.py MODELS_DIRECTORY [NAME ...]
 
-The digest covers what is served: SHA-256 over the lines ``<sha256 of file>  <relative path>\\n`` of all files, sorted by path.
+The digest covers what is served: SHA-256 over the lines ``<sha256 of file>  <relative path>\\n`` of all files, sorted
+by path.
 """
 
 from __future__ import annotations

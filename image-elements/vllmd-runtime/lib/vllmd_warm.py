@@ -1,7 +1,8 @@
 """Fill vLLM's model information cache for the models in the image.
 
-vLLM learns what a model class can do (text generation, pooling, multimodal...) by importing it in a second Python process and keeps the answer
-in a cache. Under software emulation that process costs as much as the server itself takes to import, so it runs here instead.
+vLLM learns what a model class can do (text generation, pooling, multimodal...) by importing it in a second Python
+process and keeps the answer in a cache. Under software emulation that process costs as much as the server itself takes
+to import, so it runs here instead.
 
 Usage: vllmd_warm.py MODELS_DIRECTORY (with VLLM_CACHE_ROOT set)
 """
@@ -23,7 +24,7 @@ def architectures(models: Path) -> set[str]:
 
 def warm(names: set[str]) -> None:
     """Make vLLM look at each of the architectures that it knows."""
-    from vllm.model_executor.models.registry import ModelRegistry
+    from vllm.model_executor.models.registry import ModelRegistry  # noqa: PLC0415 -- only where vLLM is installed
 
     for name in sorted(names):
         registered = ModelRegistry.models.get(name)

@@ -2,8 +2,9 @@
 
 Usage: gguf_to_safetensors.py CHECKPOINT.gguf OUTPUT_DIRECTORY
 
-A model that transformers loaded from GGUF refuses save_pretrained() (it still counts as quantized), so the weights are copied into a
-fresh model made from the same file's configuration. Tied weights (input and output embedding) stay tied and are stored once.
+A model that transformers loaded from GGUF refuses save_pretrained() (it still counts as quantized), so the weights are
+copied into a fresh model made from the same file's configuration. Tied weights (input and output embedding) stay tied
+and are stored once.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ def convert(checkpoint: Path, output: Path) -> None:
 
     Raises ValueError when the checkpoint carries no chat template (the chat API could not serve it).
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    # Here, not above: bad arguments are answered at once, and a missing package in one line.
+    import torch  # noqa: PLC0415
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
 
     directory, name = str(checkpoint.parent), checkpoint.name
     print("convert: reading the tokenizer", flush=True)

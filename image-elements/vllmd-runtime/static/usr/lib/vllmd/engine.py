@@ -8,15 +8,21 @@ import sys
 import time
 
 CONFIG = "/run/vllmd/engine.yaml"
+ROUTES = "/proc/net/route"
 ROUTE_TIMEOUT_SECONDS = 60.0
 
 
-def wait_for_route(timeout: float, table: str = "/proc/net/route") -> bool:
+def has_default_route(table: str) -> bool:
+    """Return whether ``table`` (the format of /proc/net/route) has an IPv4 default route."""
+    return any(line.split()[1:2] == ["00000000"] for line in table.splitlines())
+
+
+def wait_for_route(timeout: float) -> bool:
     """Wait until an IPv4 default route exists; False after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        with open(table, encoding="ascii") as stream:
-            if any(line.split()[1:2] == ["00000000"] for line in stream):
+        with open(ROUTES, encoding="ascii") as stream:  # noqa: PTH123 -- pathlib only to read one file
+            if has_default_route(stream.read()):
                 return True
         time.sleep(0.2)
     return False
@@ -25,10 +31,11 @@ def wait_for_route(timeout: float, table: str = "/proc/net/route") -> bool:
 def keep_forking() -> None:
     """Let vLLM's CPU platform fork its engine process instead of spawning it.
 
-    Spawning imports torch and vLLM all over again (33 s become 11 s until healthy on a 2-core machine). vLLM insists on it because it sets
-    the OpenMP environment per worker; here it is set before the first import, and there is one worker.
+    A spawned process imports torch and vLLM all over again (measured on a 2-core machine: 15 s until healthy, forked
+    11 s; under emulation ten times that). vLLM insists on spawning because it sets the OpenMP environment for each
+    worker; here there is one worker, and its environment is set before the first import.
     """
-    from vllm.platforms.cpu import CpuPlatform
+    from vllm.platforms.cpu import CpuPlatform  # noqa: PLC0415 -- this import is the expensive part
 
     check = CpuPlatform.check_and_update_config.__func__
 
@@ -40,14 +47,16 @@ def keep_forking() -> None:
 
 
 def main() -> None:
-    """Run vLLM's API server with the options that vllmd-configure wrote."""
+    """Run vLLM's API server with the options that configure.py wrote."""
     if os.environ.get("VLLMD_MODEL_SOURCE") != "local" and not wait_for_route(ROUTE_TIMEOUT_SECONDS):
-        print("vllmd: FAILED: no network route after 60 s; the model comes from the network", flush=True)
+        seconds = f"{ROUTE_TIMEOUT_SECONDS:.0f}"
+        print(f"vllmd: FAILED: no network route after {seconds} s; the model comes from the network", flush=True)
         sys.exit(1)
     print("vllmd: engine started", flush=True)
     sys.argv = ["vllm", "--config", CONFIG]
     if os.environ.get("VLLMD_ENGINE_FORK") == "1":
         keep_forking()
+    # The console script of the CPU build looks up a distribution of another name; the module works for all builds.
     runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__", alter_sys=True)
 
 
