@@ -9,6 +9,14 @@ import stat
 from pathlib import Path
 
 
+def make_directory(path: Path) -> None:
+    """Make ``path`` and its missing parents, readable for everyone whatever the umask says. Raises OSError."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+        path.chmod(0o755)
+
+
 def fsync_directory(path: Path) -> None:
     """Make the directory's own entries durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

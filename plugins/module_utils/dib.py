@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import atomic
+
 #: How much of the log's end is read for the reason of a failure.
 TAIL_BYTES = 64 * 1024
 _LAST_LINES = 3
@@ -96,7 +98,7 @@ def run(build: Build, base: Mapping[str, str]) -> None:
 
     Raises BuildError when the build fails, and lets an exception of a signal handler through.
     """
-    build.log_path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.make_directory(build.log_path.parent)
     try:
         with build.log_path.open("wb") as log:
             process = subprocess.Popen(

@@ -110,6 +110,6 @@ class DigestCache:
         """Write the cache when it changed; entries of files that are gone are dropped. Raises OSError."""
         kept = {key: value for key, value in self._known.items() if key in self._used or Path(key).exists()}
         if kept != self._loaded:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            atomic.make_directory(self._path.parent)
             atomic.write_file(self._path, json.dumps(kept, indent=0, sort_keys=True).encode(), 0o600)
             self._loaded = kept

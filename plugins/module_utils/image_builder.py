@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import build_cleanup, dib, image_inputs, image_manifest, images, locks
+from . import atomic, build_cleanup, dib, image_inputs, image_manifest, images, locks
 from .digests import DigestCache
 from .image_manifest import ImageError
 from .signals import signals_ignored, signals_raise
@@ -143,33 +143,51 @@ def _manifest(directory: Path) -> dict[str, Any] | None:
         return None
 
 
+def leftovers(request: Request) -> list[str]:
+    """Return what a killed, or another running, build of this image has lying around."""
+    found = [str(path) for path in images.leftovers(request.store_dir, request.name)]
+    return [*found, str(request.work_dir)] if request.work_dir.exists() else found
+
+
 def apply(request: Request, todo: Plan, cache: DigestCache) -> dict[str, Any]:
-    """Bring the store to what ``todo`` says. Returns ``changed``, ``cleaned`` and ``removed``.
+    """Bring the store to what ``todo`` says. Returns ``changed``, ``reason``, ``cleaned`` and ``removed``.
 
     Whatever happens, no process, mount, loop device or temporary file of the build stays, and the store holds
     either what it held or the new version. Raises ImageError, BuildError, CleanupError, LockedError, OSError, and
     Interrupted after a signal.
     """
-    store = request.store_dir
-    has_leftovers = request.work_dir.exists() or bool(images.leftovers(store, request.name))
-    if todo.action == "none" and not has_leftovers:
-        return {"changed": False, "cleaned": [], "removed": []}
-    store.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {"changed": False, "reason": todo.reason, "cleaned": [], "removed": []}
+    if todo.action == "none" and not leftovers(request):
+        return result
+    lock = images.lock_path(request.store_dir, request.name)
     wait = 0 if todo.action == "none" else request.lock_timeout
-    with signals_raise(), locks.exclusive(images.lock_path(store, request.name), f"image {request.name}", wait):
-        cleaned = _clean(request)
-        todo = plan(request, todo.inputs)  # another process may have built it while this one waited
-        removed: list[str] = []
-        if todo.action == "link":
-            images.set_latest(store, request.name, todo.version)
-        elif todo.action == "build":
-            try:
-                _build(request, todo, cache)
-            finally:
-                with signals_ignored():
-                    _clean(request)
-            removed = _collect_garbage(request)
-    return {"changed": todo.action != "none", "cleaned": cleaned, "removed": removed}
+    try:
+        with signals_raise(), locks.exclusive(lock, f"image {request.name}", wait):
+            result["cleaned"] = _clean(request)
+            current = plan(request, todo.inputs)
+            if current.action == "none" and todo.action != "none":
+                result["reason"] = f"another process built it while this one waited ({todo.reason})"
+            result.update(_carry_out(request, current, cache))
+    except locks.LockedError:
+        if todo.action != "none":
+            raise
+        # What lies around belongs to a build that runs; this image is as it should be.
+    return result
+
+
+def _carry_out(request: Request, todo: Plan, cache: DigestCache) -> dict[str, Any]:
+    """Do what the plan says; the lock is held."""
+    removed: list[str] = []
+    if todo.action == "link":
+        images.set_latest(request.store_dir, request.name, todo.version)
+    elif todo.action == "build":
+        try:
+            _build(request, todo, cache)
+        finally:
+            with signals_ignored():
+                _clean(request)
+        removed = _collect_garbage(request)
+    return {"changed": todo.action != "none", "removed": removed}
 
 
 def _clean(request: Request) -> list[str]:
@@ -180,8 +198,7 @@ def _clean(request: Request) -> list[str]:
 def _build(request: Request, todo: Plan, cache: DigestCache) -> None:
     check_space(request)
     for directory in (request.work_dir / "tmp", request.cache_dir / "dib", request.store_dir / request.name):
-        directory.mkdir(parents=True, exist_ok=True)
-    (request.store_dir / request.name).chmod(0o755)  # virtual machines do not run as root
+        atomic.make_directory(directory)
     partial = images.partial_path(request.store_dir, request.name, todo.version)
     partial.mkdir(mode=0o755)
     dib.run(

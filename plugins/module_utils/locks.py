@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from . import atomic
+
 POLL_SECONDS = 0.2
 
 
@@ -27,7 +29,7 @@ def exclusive(path: Path, purpose: str, wait_seconds: float = 0) -> Iterator[Non
     Waits up to ``wait_seconds`` for another holder. The kernel releases the lock when its process ends, however it
     ends, so nothing has to be cleaned by hand. Raises LockedError, OSError.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.make_directory(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         _acquire(descriptor, path, purpose, wait_seconds)

@@ -148,6 +148,13 @@ path:
   description: The version's directory. In check mode it may not exist yet.
   returned: success
   type: str
+action:
+  description:
+    - What had to be done when the task began, V(none), V(link) (the version is in the store and becomes the latest) or
+      V(build).
+  returned: success
+  type: str
+  sample: build
 reason:
   description: Why an image was or would be built, or why not.
   returned: success
@@ -167,7 +174,7 @@ duration_seconds:
   returned: success
   type: float
 cleaned:
-  description: What a killed build had left and was cleaned.
+  description: What a killed build had left and was cleaned; in check mode, what lies around.
   returned: success
   type: list
   elements: str
@@ -274,6 +281,7 @@ def result_of(request: image_builder.Request, todo: image_builder.Plan) -> dict[
     return {
         "version": todo.version,
         "path": str(request.store_dir / request.name / todo.version),
+        "action": todo.action,
         "reason": todo.reason,
         "changed_inputs": todo.changed_inputs,
         "log_path": str(request.log_path),
@@ -292,7 +300,7 @@ def work(module: AnsibleModule, request: image_builder.Request) -> dict[str, Any
     todo = image_builder.plan(request, inputs)
     result = result_of(request, todo)
     if module.check_mode:
-        result.update(changed=todo.action != "none", cleaned=[], removed=[])
+        result.update(changed=todo.action != "none", cleaned=image_builder.leftovers(request), removed=[])
         if result["changed"]:
             result["msg"] = f"would {todo.action} image {request.name} because {todo.reason}"
     else:

@@ -65,38 +65,12 @@ log_path:
   type: str
 """
 
-import subprocess
 import sys
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.vllmd.platform.plugins.module_utils import dib, signals
-
-
-def run(argv: list[str], log_path: Path) -> tuple[int, str]:
-    """Run the command with its standard error in the log; return its status and standard output. Raises OSError."""
-    log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("wb") as log, signals.signals_raise():
-        process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "TERM", "--", *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            errors="replace",
-        )
-        try:
-            output, _nothing = process.communicate()
-        except BaseException:
-            process.terminate()
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            raise
-    return process.returncode, output.strip()
+from ansible_collections.vllmd.platform.plugins.module_utils import dib, logged, signals
 
 
 def main() -> None:
@@ -116,7 +90,7 @@ def main() -> None:
     failure = ""
     if result["changed"] and not module.check_mode:
         try:
-            status, result["stdout"] = run(argv, log_path)
+            status, result["stdout"] = logged.run(argv, log_path)
             if status != 0:
                 lines = dib.clean_lines(dib.tail(log_path))
                 failure = f"{lines[-1] if lines else f'{argv[0]} ended with status {status}'} (log: {log_path})"

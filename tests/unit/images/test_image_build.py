@@ -245,7 +245,12 @@ def test_a_second_build_names_the_first_or_waits_for_it(builder: Builder) -> Non
     process = builder.start(**slow)
     waited = builder.run(lock_timeout=20, **slow)
     assert json.loads(process.communicate(timeout=15)[0])["changed"]
-    assert not waited["changed"], "it finds what the other one built"
+    assert not waited["changed"]
+    assert waited["reason"] == "another process built it while this one waited (no image demo is published)"
+
+    process = builder.start(serial="2", **slow)
+    assert not builder.run(**slow).get("failed"), "an image that is as it should be waits for nobody"
+    assert json.loads(process.communicate(timeout=15)[0])["changed"]
 
 
 def test_too_little_space_is_told_before_the_build(builder: Builder) -> None:
