@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jinja2
 import pytest
-from ansible.plugins.filter.core import FilterModule
-from hypothesis import given
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.vllmd.platform.plugins.module_utils.env_files import EnvFileError, parse
@@ -68,10 +68,9 @@ def test_any_text_gives_variables_or_one_line(text: str) -> None:
         assert "\n" not in str(error)
 
 
+@settings(deadline=None)  # the first rendering loads Ansible's filters
 @given(st.dictionaries(st.from_regex(r"\A[A-Z_]{1,20}\Z"), TEXT, max_size=5))
 def test_template_writes_what_is_read_back(values: dict[str, str]) -> None:
-    environment = jinja2.Environment(autoescape=False, trim_blocks=True)  # noqa: S701 - an env file is no HTML
-    environment.filters.update(FilterModule().filters())
-    environment.loader = jinja2.FileSystemLoader(TEMPLATES)
-    template = environment.get_template("runtime.env.j2")
-    assert parse(template.render(ansible_managed="managed", __hypervisor_environment=values)) == values
+    template = trust_as_template((TEMPLATES / "runtime.env.j2").read_text())
+    variables = {"ansible_managed": "managed", "__hypervisor_environment": values}
+    assert parse(str(Templar(DataLoader(), variables).template(template, escape_backslashes=False))) == values
