@@ -3,6 +3,7 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export venv=${VLLMD_VENV:-$root/.venv}
+export PATH=$venv/bin:$PATH
 
 # say TEXT: a line for a person, on stderr so that a command's own output stays clean.
 say() { printf '%s\n' "$*" >&2; }

@@ -177,8 +177,9 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]  # ansible-core shi
         self._clean_results(data, task.action)
         self._handle_warnings_and_exception(result)
         if task.action in C._ACTION_DEBUG:
-            for line in _message_lines(data.get("msg", "")):
-                self._display.display(f"      {line}")
+            if not task.loop:  # each item has been said
+                for line in _message_lines(data.get("msg", "")):
+                    self._display.display(f"      {line}")
             return
         if data.get("changed"):
             self._stage_changed += 1
@@ -227,7 +228,10 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]  # ansible-core shi
         if self._display.verbosity > 0:
             self._handle_warnings_and_exception(result)
         name = result.task.get_name().strip().split(" : ", 1)[-1]
-        message = str(data.get("msg") or data.get("stderr") or data.get("stdout") or "no reason given").strip()
+        message = str(data.get("msg") or "no reason given").strip()
+        said = str(data.get("stderr") or data.get("stdout") or "").strip().splitlines()
+        if said:  # a command's own last words say more than that it failed
+            message = f"{message}: {said[-1].strip()}"
         item = f" ({self._get_item_label(data)})" if "ansible_loop_var" in data else ""
         self._display.display(
             f"      FAILED   {name}{item}{self._host_suffix(result)}: {message}", color=C.COLOR_ERROR, stderr=True
