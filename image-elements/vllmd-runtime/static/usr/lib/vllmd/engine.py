@@ -68,6 +68,9 @@ def main() -> None:
         sys.exit(1)
     print("vllmd: engine started", flush=True)
     sys.argv = ["vllm", "--config", CONFIG]
+    if "OMP_NUM_THREADS" not in os.environ:
+        # Without it vLLM serves on one thread when its worker is not a process of its own.
+        os.environ["OMP_NUM_THREADS"] = str(len(os.sched_getaffinity(0)))
     preload()
     if os.environ.get("VLLMD_ENGINE_FORK") == "1":
         keep_forking()
