@@ -42,7 +42,7 @@ class CloudHypervisor:
 
     def bring_up(self, machine: Machine, run: RunDirectory) -> bool:
         """Create the guest and boot it."""
-        code, _ = request(run.api_socket, "GET", "vmm.ping", None, _PING_SECONDS)
+        code = request(run.api_socket, "GET", "vmm.ping", None, _PING_SECONDS)[0]
         if not _is_success(code):
             raise LaunchError(
                 f"cloud-hypervisor answers vmm.ping with HTTP {code}; is {machine.vmm} a current release?"

@@ -19,8 +19,8 @@ def meminfo(root: Path = Path("/")) -> dict[str, int]:
     values = {}
     with (root / "proc/meminfo").open(encoding="ascii") as lines:
         for line in lines:
-            key, _, rest = line.partition(":")
-            number, _, unit = rest.strip().partition(" ")
+            key, rest = line.split(":", 1)
+            number, unit = [*rest.split(), ""][:2]
             values[key] = int(number) * (KIB if unit == "kB" else 1)
     return values
 

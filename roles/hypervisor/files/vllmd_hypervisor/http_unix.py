@@ -35,7 +35,7 @@ def _read_answer(stream: Any) -> tuple[int, bytes]:
         code = int(status[1])
         length = 0
         while (line := stream.readline(4096).strip()) != b"":
-            key, _, value = line.partition(b":")
+            key, value = [*line.split(b":", 1), b""][:2]
             if key.strip().lower() == b"content-length":
                 length = int(value)
     except (ValueError, IndexError):

@@ -65,7 +65,8 @@ def _elf_kind(file: BinaryIO) -> str:
             raise ValueProblem("is an ELF file, but not for x86-64")
         for index in range(entries):
             file.seek(table_offset + index * entry_size)
-            kind, _, offset, _, _, size, _, _ = _PROGRAM_HEADER.unpack(file.read(_PROGRAM_HEADER.size))
+            header = _PROGRAM_HEADER.unpack(file.read(_PROGRAM_HEADER.size))
+            kind, offset, size = header[0], header[2], header[5]
             if kind == _PT_NOTE:
                 file.seek(offset)
                 if _has_pvh_note(file.read(min(size, _NOTES_LIMIT))):

@@ -172,8 +172,8 @@ class RunDirectory:
 def _locking_pid(descriptor: int) -> int | None:
     """Return the pid of the process that holds the lock (0 when it is in another pid namespace), or None."""
     answer = fcntl(descriptor, F_GETLK, _STRUCT_FLOCK.pack(F_WRLCK, os.SEEK_SET, 0, 0, 0))
-    kind, _, _, _, pid = _STRUCT_FLOCK.unpack(answer)
-    return None if kind == F_UNLCK else pid
+    held = _STRUCT_FLOCK.unpack(answer)  # type, whence, start, length, pid
+    return None if held[0] == F_UNLCK else held[4]
 
 
 def _identify(descriptor: int, pid: int) -> Holder | None:
