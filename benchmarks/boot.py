@@ -27,6 +27,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "collection"))
+
+from ansible_collections.vllmd.platform.plugins.module_utils import (  # noqa: E402  # found by the path above
+    apt_sources,
+    config_iso,
+    guest_config,
+    manifests,
+)
+
 CACHE = Path("/var/cache/vllmd/benchmarks")
 IMAGE = Path("/var/lib/vllmd/images/vllmd-cpu/latest")
 MARKER = "vllmd: engine started"
@@ -72,11 +81,11 @@ def run(*command: str | Path, env: dict[str, str] | None = None, log: Path | Non
     return time.monotonic() - started
 
 
-def mirrors() -> dict[str, str]:
+def mirrors(release: str) -> dict[str, str]:
     """Return diskimage-builder's mirror variables, as the host's own apt configuration has them."""
-    script = ROOT / "roles/runtime_assembler/files/debian-mirrors"
-    text = subprocess.run([script], check=True, capture_output=True, text=True).stdout
-    return dict(line.removeprefix("export ").split("=", 1) for line in text.splitlines() if "=" in line)
+    found = apt_sources.mirrors(apt_sources.read_sources(), release)
+    names = {"DIB_DISTRIBUTION_MIRROR": found.debian, "DIB_DEBIAN_SECURITY_MIRROR": found.security}
+    return {name: mirror for name, mirror in names.items() if mirror}
 
 
 def stock_image(work: Path, release: str) -> tuple[Path, float | None]:
@@ -93,7 +102,7 @@ def stock_image(work: Path, release: str) -> tuple[Path, float | None]:
         *("disk-image-create", "-a", "amd64", "-t", "raw", "-o", partial / "system"),
         *("debian-minimal", "cloud-init", "cloud-init-datasources"),
         env={
-            **mirrors(),
+            **mirrors(release),
             "DIB_RELEASE": release,
             "DIB_CLOUD_INIT_DATASOURCES": "NoCloud",
             "DIB_IMAGE_CACHE": str(work / "dib-cache"),
@@ -130,13 +139,6 @@ def stock_config(directory: Path) -> Path:
 
 def our_config(directory: Path) -> Path:
     """Write our guest's config image as the playbooks do; return its path."""
-    sys.path.insert(0, str(ROOT / "collection"))
-    from ansible_collections.vllmd.platform.plugins.module_utils import (  # noqa: PLC0415  # needs the path above
-        config_iso,
-        guest_config,
-        manifests,
-    )
-
     runtime = manifests.read_runtimes([ROOT / "inventories/local/runtime.yaml"])[0]
     image = directory / "our-config.iso"
     image.write_bytes(config_iso.make(guest_config.config_files(guest_config.runtime_json(runtime)), directory))

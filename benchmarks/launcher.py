@@ -25,7 +25,10 @@ from tests.support import boot_files  # noqa: E402  # the path above makes it im
 
 PACKAGE = ROOT / "roles/hypervisor/files"
 BUDGET_SECONDS = 0.150
-STUB = f"import sys; sys.path.insert(0, {str(PACKAGE)!r}); from vllmd_hypervisor.cli import main; sys.exit(main(sys.argv[1:]))"
+STUB = f"""import sys
+sys.path.insert(0, {str(PACKAGE)!r})
+from vllmd_hypervisor.cli import main
+sys.exit(main(sys.argv[1:]))"""
 
 
 def environment(directory: Path) -> dict[str, str]:
