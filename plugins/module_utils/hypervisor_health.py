@@ -9,6 +9,7 @@ from http.client import HTTPException
 from urllib.error import HTTPError, URLError
 from urllib.request import OpenerDirector, ProxyHandler, build_opener
 
+from ansible_collections.vllmd.platform.plugins.module_utils.consoles import failure
 from ansible_collections.vllmd.platform.plugins.module_utils.hypervisor_managers import (
     STOPPED,
     LaunchError,
@@ -19,6 +20,7 @@ from ansible_collections.vllmd.platform.plugins.module_utils.hypervisor_managers
 _REQUEST_SECONDS = 5
 _PAUSE_SECONDS = 1.0
 _OBSERVE_SECONDS = 5.0
+_GIVE_UP_SECONDS = 15.0
 
 
 def probe(opener: OpenerDirector, url: str) -> str:
@@ -34,14 +36,15 @@ def probe(opener: OpenerDirector, url: str) -> str:
         return str(error) or type(error).__name__
 
 
-def wait_until_healthy(url: str, timeout: int, manager: Manager) -> float:
+def wait_until_healthy(url: str, timeout: int, manager: Manager, since: int = 0) -> float:
     """Return after how many seconds ``url`` answered 200.
 
-    LaunchError when it did not within ``timeout`` seconds, or when the virtual machine ended before; both with the last
-    lines of the guest's console.
+    LaunchError when it did not within ``timeout`` seconds, when the virtual machine ended before, or when the guest said
+    behind byte ``since`` of its console log that it gave up; all with the last lines of the guest's console.
     """
     opener = build_opener(ProxyHandler({}))  # the guest is on this host; a proxy is not
     began = observed = time.monotonic()
+    gave_up = began
     while problem := probe(opener, url):
         now = time.monotonic()
         if now - began > timeout:
@@ -50,5 +53,10 @@ def wait_until_healthy(url: str, timeout: int, manager: Manager) -> float:
             observed = now
             if manager.observe()[0] == STOPPED:
                 raise LaunchError(f"it ended after {now - began:.0f} s, before {url} answered; {console_end(manager)}")
+            reason = failure(manager.log_path, since)
+            gave_up = gave_up if reason else now
+            # Its service manager starts a failed engine again after a few seconds, twice.
+            if reason and now - gave_up > _GIVE_UP_SECONDS:
+                raise LaunchError(f"it runs, but its guest gave up: {reason}; {console_end(manager)}")
         time.sleep(_PAUSE_SECONDS)
     return time.monotonic() - began

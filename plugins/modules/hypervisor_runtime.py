@@ -135,6 +135,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.vllmd.platform.plugins.module_utils.consoles import size
 from ansible_collections.vllmd.platform.plugins.module_utils.env_files import EnvFileError
 from ansible_collections.vllmd.platform.plugins.module_utils.hypervisor_health import wait_until_healthy
 from ansible_collections.vllmd.platform.plugins.module_utils.hypervisor_managers import (
@@ -221,9 +222,11 @@ def main() -> None:
     )
     try:
         manager = make_manager(module)
+        logged_before = size(manager.log_path)
         result = bring(module, manager)
         if module.params["health_url"] and result["state"] == RUNNING and not module.check_mode:
-            seconds = wait_until_healthy(module.params["health_url"], module.params["health_timeout"], manager)
+            since = logged_before if result["changed"] else 0
+            seconds = wait_until_healthy(module.params["health_url"], module.params["health_timeout"], manager, since)
             result["health_seconds"] = round(seconds, 1)
     except (LaunchError, EnvFileError) as error:
         module.fail_json(msg=f"runtime {module.params['name']}: {error}")

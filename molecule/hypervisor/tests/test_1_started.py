@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 testinfra_hosts = ["ansible://with_systemd"]
+CAP_NET_ADMIN = 1 << 12
 UNIT = "vllmd-hypervisor@alpha.service"
 
 
@@ -56,7 +57,7 @@ def test_units_are_free_of_warnings(host) -> None:
     assert host.run(f"systemd-analyze verify {UNIT}").stderr == ""
 
 
-@pytest.mark.parametrize(("instance", "tenths"), [("alpha", 15), ("beta", 7)])
+@pytest.mark.parametrize(("instance", "tenths"), [("alpha", 15), ("bridged", 24), ("beta", 7)])
 def test_unit_is_confined(host, instance: str, tenths: int) -> None:
     """alpha has user-mode networking, which costs 0.8; beta has no network."""
     unit = f"vllmd-hypervisor@{instance}.service"
@@ -119,6 +120,21 @@ def test_a_second_start_is_refused(host) -> None:
     assert second.rc != 0
     assert second.stderr.strip() == f"vllmd-hypervisor: alpha is already running (pid {before}); stop it first"
     assert shown(host, "MainPID") == before
+
+
+def test_a_guest_on_a_bridge_takes_one_capability(host) -> None:
+    """The launcher makes the tap with it; there is no other capability and no root."""
+    unit = "vllmd-hypervisor@bridged.service"
+    status = host.file(f"/proc/{shown(host, 'MainPID', unit)}/status").content_string
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert fields["Uid"].split() == [str(host.user("vllmd").uid)] * 4
+    assert int(fields["CapBnd"], 16) == CAP_NET_ADMIN
+    assert int(fields["CapEff"], 16) in (0, CAP_NET_ADMIN)
+    assert host.file("/sys/class/net/vmtap0/master").linked_to.endswith("/vmbr0")
+    answer = host.check_output(
+        "python3 -c \"import urllib.request as u; print(u.urlopen('http://10.0.2.15:8000/health', timeout=5).read())\""
+    )
+    assert answer == "b'ok\\n'"
 
 
 def test_what_shall_be_stopped_is_stopped_also_at_boot(host) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.vllmd.platform.plugins.module_utils.consoles import plain, tail
+from ansible_collections.vllmd.platform.plugins.module_utils.consoles import failure, plain, size, tail
 from ansible_collections.vllmd.platform.plugins.module_utils.hypervisor_health import wait_until_healthy
 from ansible_collections.vllmd.platform.plugins.module_utils.hypervisor_managers import (
     RUNNING,
@@ -210,3 +210,27 @@ def test_the_wait_ends_with_the_virtual_machine(tmp_path: Path) -> None:
         LaunchError, match=r"it ended after 0 s, before http://127.0.0.1:1/health answered; .* is empty"
     ):
         wait_until_healthy("http://127.0.0.1:1/health", 60, FakeManager(STOPPED, tmp_path / "log"))
+
+
+def test_the_wait_ends_when_the_guest_gave_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    base = "ansible_collections.vllmd.platform.plugins.module_utils.hypervisor_health."
+    monkeypatch.setattr(base + "_GIVE_UP_SECONDS", 0.3)
+    log = tmp_path / "log"
+    log.write_text("vllmd: FAILED: an earlier boot\n")
+    earlier = size(log)
+    with log.open("a") as stream:
+        stream.write("vllmd: FAILED: runtime.json: name is missing\r\n")
+    with pytest.raises(LaunchError, match="its guest gave up: runtime.json: name is missing; its console log"):
+        wait_until_healthy("http://127.0.0.1:1/health", 60, FakeManager(RUNNING, log), earlier)
+
+
+def test_failures_are_read_as_the_guest_means_them(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert (size(log), failure(log, 0)) == (0, "")
+    log.write_text("vllmd: FAILED: an earlier boot\n")
+    assert failure(log, 0) == "an earlier boot"
+    assert failure(log, size(log)) == ""
+    assert failure(log, 10**9) == "an earlier boot", "the log was rotated since"
+    with log.open("a") as stream:
+        stream.write("[   9.1] vllmd: engine started\n")
+    assert failure(log, 0) == ""
