@@ -36,6 +36,15 @@ def ssh_command(runtime: dict[str, Any]) -> str:
     return f"root@{address}" if address else ""
 
 
+def runtimes_on(runtimes: list[dict[str, Any]], host: str) -> list[dict[str, Any]]:
+    """Return the runtimes that may run on inventory host ``host``: those that name it, and those that name none."""
+    return [
+        each
+        for each in runtimes
+        if not each["spec"]["placement"]["hosts"] or host in each["spec"]["placement"]["hosts"]
+    ]
+
+
 def hypervisor_runtimes(
     runtimes: list[dict[str, Any]],
     images: list[dict[str, Any]],
@@ -44,17 +53,20 @@ def hypervisor_runtimes(
 ) -> list[dict[str, Any]]:
     """Return role hypervisor's entries for the runtimes.
 
-    Raises AnsibleFilterError when no image result belongs to the image that a runtime names.
+    ``images`` are results of module image_verify in a loop over the runtimes' ``spec.image``. Raises AnsibleFilterError
+    when none belongs to the image that a runtime names.
     """
-    by_name = {image["manifest"]["name"]: image for image in images}
+    verified = {(image["item"]["name"], image["item"]["version"]): image for image in images}
     entries = []
     for runtime in runtimes:
-        name, wanted = runtime["metadata"]["name"], runtime["spec"]["image"]["name"]
-        if wanted not in by_name:
+        name, wanted = runtime["metadata"]["name"], runtime["spec"]["image"]
+        image = verified.get((wanted["name"], wanted["version"]))
+        if image is None:
+            known = ", ".join(sorted(" ".join(each) for each in verified)) or "none"
             raise AnsibleFilterError(
-                f"runtime {name} names image {wanted}, which was not verified; verified: {', '.join(sorted(by_name))}"
+                f"runtime {name} names image {wanted['name']} {wanted['version']}, which was not verified; "
+                f"verified: {known}"
             )
-        image = by_name[wanted]
         settings = runtime["launcher"]
         url = api_url(runtime)
         entries.append(
@@ -85,4 +97,5 @@ class FilterModule:
             "hypervisor_runtimes": hypervisor_runtimes,
             "runtime_api_url": api_url,
             "runtime_ssh_command": ssh_command,
+            "runtimes_on": runtimes_on,
         }

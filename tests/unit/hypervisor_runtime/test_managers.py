@@ -220,7 +220,7 @@ def test_the_wait_ends_when_the_guest_gave_up(monkeypatch: pytest.MonkeyPatch, t
     earlier = size(log)
     with log.open("a") as stream:
         stream.write("vllmd: FAILED: runtime.json: name is missing\r\n")
-    with pytest.raises(LaunchError, match="its guest gave up: runtime.json: name is missing; its console log"):
+    with pytest.raises(LaunchError, match=r"its guest gave up: runtime.json: name is missing; its console log"):
         wait_until_healthy("http://127.0.0.1:1/health", 60, FakeManager(RUNNING, log), earlier)
 
 
