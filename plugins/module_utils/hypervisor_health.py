@@ -39,8 +39,8 @@ def probe(opener: OpenerDirector, url: str) -> str:
 def wait_until_healthy(url: str, timeout: int, manager: Manager, since: int = 0) -> float:
     """Return after how many seconds ``url`` answered 200.
 
-    LaunchError when it did not within ``timeout`` seconds, when the virtual machine ended before, or when the guest said
-    behind byte ``since`` of its console log that it gave up; all with the last lines of the guest's console.
+    LaunchError when it did not within ``timeout`` seconds, when the virtual machine ended before, or when the guest
+    said behind byte ``since`` of its console log that it gave up; all with the last lines of the guest's console.
     """
     opener = build_opener(ProxyHandler({}))  # the guest is on this host; a proxy is not
     began = observed = time.monotonic()
