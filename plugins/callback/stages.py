@@ -89,6 +89,7 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]  # ansible-core shi
         self._stage = 0
         self._stage_started = 0.0
         self._stage_changed = 0
+        self._stage_failed = False
         self._task_started = 0.0
         self._task_done: threading.Event | None = None
 
@@ -102,6 +103,7 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]  # ansible-core shi
         self._play = play
         self._stage += 1
         self._stage_changed = 0
+        self._stage_failed = False
         self._stage_started = time.monotonic()
         check = " (check mode: nothing is changed)" if play.check_mode else ""
         self._display.display(
@@ -111,7 +113,9 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]  # ansible-core shi
     def _end_stage(self) -> None:
         self._stop_heartbeat()
         if self._stage:
-            what = f"{self._stage_changed} changed" if self._stage_changed else "nothing to change"
+            unchanged = "nothing changed" if self._stage_failed else "nothing to change"
+            what = f"{self._stage_changed} changed" if self._stage_changed else unchanged
+            what = f"failed, {what}" if self._stage_failed else what
             self._display.display(f"      {what}, {duration(time.monotonic() - self._stage_started)}")
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
@@ -225,6 +229,7 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]  # ansible-core shi
         data = result.result
         if "results" in data and result.task.loop:
             return  # each item has been reported
+        self._stage_failed = self._stage_failed or not result.task.ignore_errors
         if self._display.verbosity > 0:
             self._handle_warnings_and_exception(result)
         name = result.task.get_name().strip().split(" : ", 1)[-1]
