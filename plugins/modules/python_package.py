@@ -10,8 +10,8 @@ module: python_package
 short_description: Keep a directory of Python modules exactly as given
 version_added: 0.1.0
 description:
-  - Writes the modules that differ, removes Python modules that are not given and leaves everything else in the directory
-    alone. All in one round trip, however many modules there are.
+  - Writes the modules that differ, removes Python modules that are not given and leaves everything else in the
+    directory alone. All in one round trip, however many modules there are.
   - Each file is replaced as a whole, so that a program that starts meanwhile reads the old or the new one.
 author:
   - vllmd.platform maintainers (@vllmd)

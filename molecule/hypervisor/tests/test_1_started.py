@@ -29,7 +29,7 @@ def shown(host, name: str, unit: str = UNIT) -> str:
         ("Restart", "on-failure"),
         ("RestartUSec", "5s"),
         ("TimeoutStartUSec", "5min"),
-        ("TimeoutStopUSec", "30s"),
+        ("TimeoutStopUSec", "35s"),
         ("KillMode", "mixed"),
         ("User", "vllmd"),
         ("LimitMEMLOCK", "infinity"),
