@@ -208,4 +208,6 @@ def test_a_signal_during_start_leaves_nothing(guest: Launcher, number: signal.Si
             assert sorted(path.name for path in guest.run_directory.iterdir()) == ["lock", "pid"]
             assert guest.call("stop").returncode == 3
         assert list(guest.run_directory.parent.glob("*")) == [], f"after {delay_ms} ms"
-    assert "Traceback" not in guest.errors.read_text()
+    # Before its own initialization is over, the interpreter ends like this whatever it would run.
+    early = re.compile(r"Fatal Python error: init.*?^KeyboardInterrupt$", re.DOTALL | re.MULTILINE)
+    assert "Traceback" not in early.sub("", guest.errors.read_text())

@@ -15,6 +15,7 @@ from vllmd_hypervisor.tap import open_tap
 STDOUT = 1
 _INHERITED = {Path(INHERITED_STDOUT): STDOUT, Path("/dev/stderr"): 2}
 _LOG_MODE = 0o640
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4  # linux/prctl.h
 
 
 @dataclass
@@ -76,8 +77,18 @@ def open_network(machine: Machine, run: RunDirectory, descriptors: Descriptors) 
         os.close(descriptor)
         return
     descriptors.tap = descriptor
+    _drop_ambient_capabilities()
     if machine.accelerator == "kvm":
         try:
             descriptors.vhost = os.open("/dev/vhost-net", os.O_RDWR | os.O_CLOEXEC)
         except OSError:
             descriptors.vhost = -1  # slower without it, but it works
+
+
+def _drop_ambient_capabilities() -> None:
+    """Keep from the VMM what made the tap: ambient capabilities would pass to it (prctl(2))."""
+    from ctypes import CDLL, c_ulong, get_errno  # noqa: PLC0415  # milliseconds that only a tap is worth
+
+    arguments = (c_ulong(each) for each in (_PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
+    if CDLL(None, use_errno=True).prctl(_PR_CAP_AMBIENT, *arguments) != 0:
+        raise LaunchError(f"cannot drop the ambient capabilities: {os.strerror(get_errno())}")
