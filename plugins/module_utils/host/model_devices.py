@@ -71,6 +71,8 @@ class PciAcs:
 class PciDevice:
     """One PCI function, /sys/bus/pci/devices/BDF.
 
+    ``is_bridge`` is true for what stays with the host and never stands in a group's way: PCI-to-PCI and CardBus
+    bridges, and host bridges without a driver. An ISA bridge or an NVSwitch (class 0680) is none in this sense.
     ``path`` is its place below /sys (``devices/pci0000:00/...``); ``upstream`` are the BDFs above it on that path,
     nearest the root first. ``nodes`` are the paths below /dev and the names of network interfaces that belong to it
     alone. ``handles`` are the open files that keep its driver busy.
@@ -87,6 +89,7 @@ class PciDevice:
     driver: str | None = None
     driver_override: str | None = None
     modalias: str | None = None
+    vfio_module: str = "vfio_pci"
     vfio_driver: str = "vfio-pci"
     vfio_device: str | None = None
     iommu_group: int | None = None
