@@ -52,9 +52,9 @@ def choose(
 ) -> Choice:
     """Return the devices that ``selectors`` mean without those that ``exclude`` means.
 
-    A selector is an address (``0000:41:00.0`` or ``41:00.0``), ``vendor:device`` (``10de:2330``), ``class:0302`` (2, 4 or
-    6 digits) or ``all``, every accelerator of ``vendor``; ``nvswitches`` adds the vendor's NVSwitches to ``all``. Raises
-    SelectionError for one that is none of these or, among ``selectors``, matches nothing.
+    A selector is an address (``0000:41:00.0`` or ``41:00.0``), ``vendor:device`` (``10de:2330``), ``class:0302`` (2, 4
+    or 6 digits) or ``all``, every accelerator of ``vendor``; ``nvswitches`` adds the vendor's NVSwitches to ``all``.
+    Raises SelectionError for one that is none of these or, among ``selectors``, matches nothing.
     """
     if not _VENDOR.fullmatch(vendor.lower()):
         raise SelectionError(f"vendor {vendor!r} is no PCI vendor id; write 4 hexadecimal digits such as 10de")

@@ -2,9 +2,9 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """From chosen devices to what must go with them: all functions of a card, all endpoints of its IOMMU groups.
 
-Rules: Documentation/driver-api/vfio.rst. A group is the smallest unit that can be isolated, so its endpoints go together;
-bridges stay with the host. A card's audio, USB and UCSI functions are reset with its GPU, so they go with it even where
-the IOMMU could keep them apart.
+Rules: Documentation/driver-api/vfio.rst. A group is the smallest unit that can be isolated, so its endpoints go
+together; bridges stay with the host. A card's audio, USB and UCSI functions are reset with its GPU, so they go with it
+even where the IOMMU could keep them apart.
 """
 
 from __future__ import annotations

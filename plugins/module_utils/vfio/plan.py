@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from ..host.model import Host, PciDevice
 from . import groups as expansion
 from .choose import Choice, choose
 from .record import BINDING, BOUND, Device, Group, Record
-from .refuse import Policy, Refusal, refuse
+from .refuse import Policy, Refusal, is_bound, refuse
 from .sysfs import PCI, Sysfs
 
 
@@ -22,7 +22,7 @@ class Request:
     devices: tuple[str, ...]
     exclude: tuple[str, ...] = ()
     nvswitches: bool = False
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,7 @@ def recorded(record: Record, bdfs: Sequence[str] | None) -> list[Group]:
 def _group(host: Host, members: expansion.Members, record: Record, sysfs: Sysfs) -> Group:
     ordered = expansion.order(host, members.devices)
     devices = tuple(_device(host.pci.devices[bdf], record, sysfs) for bdf in ordered)
-    phase = (
-        BOUND if all(host.pci.devices[bdf].driver == host.pci.devices[bdf].vfio_driver for bdf in ordered) else BINDING
-    )
+    phase = BOUND if is_bound(host, members) else BINDING
     return Group(members.group if members.group is not None else -1, devices, phase)
 
 
@@ -76,8 +74,7 @@ def _device(device: PciDevice, record: Record, sysfs: Sysfs) -> Device:
     before = record.device(device.bdf)
     if before is None or before.identity != now.identity:
         return now
-    if device.driver in (before.target, now.target):
-        return Device(**{**vars(now), "driver": before.driver, "module": before.module, "override": before.override})
-    if device.driver is None and device.driver_override in (before.target, now.target):
-        return Device(**{**vars(now), "driver": before.driver, "module": before.module, "override": before.override})
+    targets = (before.target, now.target)
+    if device.driver in targets or (device.driver is None and device.driver_override in targets):
+        return replace(now, driver=before.driver, module=before.module, override=before.override)
     return now

@@ -1,6 +1,6 @@
 # Copyright: (c) 2025, vllmd.platform maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""What every device was before it was first touched, on disk before the first write, so that there is always a way back.
+"""What every device was before it was touched, on disk before the first write, so that there is always a way back.
 
 One JSON file, replaced as a whole. A group's phase says what to do with it after a run that was killed: `binding` and
 `unbinding` groups go back to what the file says they were, `bound` ones stay.
@@ -67,13 +67,17 @@ class Record:
     services: tuple[str, ...] = field(default=())
 
     def with_group(self, group: Group) -> Record:
-        """Return the record with ``group`` in the place of every group that shares a device with it."""
-        kept = tuple(each for each in self.groups if not each.bdfs & group.bdfs)
+        """Return the record with ``group``, whose devices leave the groups they were recorded in before."""
+        kept = self.without_group(group).groups
         return replace(self, groups=tuple(sorted((*kept, group), key=lambda each: min(each.bdfs))))
 
     def without_group(self, group: Group) -> Record:
-        """Return the record without the groups that share a device with ``group``."""
-        return replace(self, groups=tuple(each for each in self.groups if not each.bdfs & group.bdfs))
+        """Return the record without the devices of ``group``."""
+        rest = []
+        for each in self.groups:
+            devices = tuple(device for device in each.devices if device.bdf not in group.bdfs)
+            rest += [replace(each, devices=devices)] if devices else []
+        return replace(self, groups=tuple(rest))
 
     def device(self, bdf: str) -> Device | None:
         """Return what is known of a device."""

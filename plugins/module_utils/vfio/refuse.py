@@ -29,7 +29,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A reason not to bind: which rule, which device (empty: the host), which group, and one line each of why and how."""
+    """A reason not to bind: which rule, device (empty: the host) and group, why, and what to do about it."""
 
     code: str
     bdf: str
@@ -47,7 +47,7 @@ def refuse(host: Host, groups: Iterable[Members], choice: Choice, policy: Policy
     groups = list(groups)
     refusals = _host(host, groups)
     for members in groups:
-        refusals += _group(host, members)
+        refusals += _group(members)
         for bdf in members.devices:
             refusals += _device(host, members, host.pci.devices[bdf], choice, policy)
         if not is_bound(host, members):
@@ -98,7 +98,7 @@ def _host(host: Host, groups: list[Members]) -> list[Refusal]:
     return []
 
 
-def _group(host: Host, members: Members) -> list[Refusal]:
+def _group(members: Members) -> list[Refusal]:
     if not members.others:
         return []
     reason = f"holds {', '.join(members.others)}, about which nothing is known"
