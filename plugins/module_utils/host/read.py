@@ -4,9 +4,21 @@
 
 from __future__ import annotations
 
+from .boot import read_boot, read_kernel
+from .cpu import read_cpu
+from .graphics import read_graphics
+from .handles import read_handles
 from .iommu import read_iommu
+from .kvm import read_kvm
+from .memory import read_memory, read_numa
 from .model import Host
+from .modules import read_modules
+from .network import read_network
 from .pci import read_pci
+from .security import read_confidential, read_limits, read_security
+from .software import read_packages, read_time, read_vmm
+from .storage import read_mounts, read_storage
+from .system import group_members, read_cgroups, read_nodes, read_system
 from .tree import Tree
 from .vfio_drivers import VfioDrivers
 
@@ -20,9 +32,35 @@ def read_host(root: str = "/") -> Host:
     tree = Tree(root)
     release = tree.word("proc/sys/kernel/osrelease")
     iomem = tree.text("proc/iomem") or ""
+    mounts = read_mounts(tree)
     vfio_drivers = VfioDrivers(tree, release)
+    cpu, boot, iommu, nodes = read_cpu(tree), read_boot(tree, mounts), read_iommu(tree), read_nodes(tree)
+    pci, processes = read_handles(tree, read_pci(tree, vfio_drivers, iomem), iommu)
+    kvm_node = nodes.get("/dev/kvm")
+    members = group_members(tree, kvm_node.gid) if kvm_node else ()
+    packages = read_packages(tree)
     return Host(
-        iommu=read_iommu(tree),
-        pci=read_pci(tree, vfio_drivers, iomem),
+        system=read_system(tree, cpu),
+        cpu=cpu,
+        kvm=read_kvm(tree, cpu, kvm_node, members),
+        iommu=iommu,
+        pci=pci,
+        graphics=read_graphics(tree, pci, iomem),
+        memory=read_memory(tree, mounts),
+        numa=read_numa(tree),
+        boot=boot,
+        kernel=read_kernel(tree, release),
+        modules=read_modules(tree, release, vfio_drivers),
+        security=read_security(tree, boot),
+        storage=read_storage(tree, mounts),
+        network=read_network(tree, mounts),
+        vmm=read_vmm(tree, packages),
+        confidential=read_confidential(tree, cpu, boot),
+        packages=packages,
+        limits=read_limits(tree),
+        cgroups=read_cgroups(tree),
+        time=read_time(tree),
+        processes=processes,
+        nodes=nodes,
         troubles=tree.troubles,
     )
