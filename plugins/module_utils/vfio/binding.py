@@ -45,6 +45,7 @@ class Binder:
         self._sysfs = sysfs
         self._store = store
         self._timeout = timeout_seconds
+        self._waiting: set[str] = set()  # devices with a write that the kernel still has
         self.record: Record = store.load()
 
     # -- whole groups ------------------------------------------------------------------------------------------------
@@ -168,7 +169,8 @@ class Binder:
             self._unbind(device.bdf, before)
         self._set_override(device.bdf, device.override)
         name = f"{device.bdf}: {before or 'no driver'} -> {device.driver or 'no driver'}"
-        if device.driver is None or before == device.driver:
+        # Read again: an unbind that a killed run began ends, at the latest, before the kernel takes the write above.
+        if device.driver is None or self.driver(device.bdf) == device.driver:
             return name
         if not self._has_driver(device.driver):
             self._load_quietly(device.module or device.driver)
@@ -190,7 +192,12 @@ class Binder:
             raise StepError(f"{bdf} has driver_override {self.override(bdf)} after {name} was written")
 
     def _unbind(self, bdf: str, driver: str) -> None:
-        self._write(bdf, f"{PCI}/drivers/{driver}/unbind", bdf, f"be let go by {driver}")
+        try:
+            self._write(bdf, f"{PCI}/drivers/{driver}/unbind", bdf, f"be let go by {driver}")
+        except StepError:
+            # It may have been on its way out already, told by a run that was killed.
+            if self.driver(bdf) == driver or bdf in self._waiting:
+                raise
         if not self._poll(lambda: self.driver(bdf) != driver):
             raise StepError(f"{bdf} is still on {driver} {self._timeout:g} s after it was told to let go")
         if (now := self.driver(bdf)) is not None:
@@ -211,6 +218,8 @@ class Binder:
         try:
             self._sysfs.write(path, text, self._timeout)
         except OSError as error:
+            if isinstance(error, TimeoutError):
+                self._waiting.add(bdf)
             raise StepError(f"{bdf} would not {what}: {error.strerror or error} (/sys/{path})") from None
 
     def _poll(self, done: Callable[[], bool]) -> bool:
