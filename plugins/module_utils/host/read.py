@@ -23,11 +23,12 @@ from .tree import Tree
 from .vfio_drivers import VfioDrivers
 
 
-def read_host(root: str = "/") -> Host:
+def read_host(root: str = "/", packages: tuple[str, ...] = (), directories: tuple[str, ...] = ()) -> Host:
     """Return everything about the host whose files lie below ``root``; a captured tree reads like a live host.
 
     Nothing is started and nothing is changed. What cannot be read is None; what was there and made no sense is named
     in ``troubles``. Only root sees everything: other processes' handles, memory windows, ACS.
+    ``packages`` and ``directories`` (absolute paths) are looked at beside those that matter to every host.
     """
     tree = Tree(root)
     release = tree.word("proc/sys/kernel/osrelease")
@@ -38,7 +39,7 @@ def read_host(root: str = "/") -> Host:
     pci, processes = read_handles(tree, read_pci(tree, vfio_drivers, iomem), iommu)
     kvm_node = nodes.get("/dev/kvm")
     members = group_members(tree, kvm_node.gid) if kvm_node else ()
-    packages = read_packages(tree)
+    installed = read_packages(tree, packages)
     return Host(
         system=read_system(tree, cpu),
         cpu=cpu,
@@ -52,11 +53,11 @@ def read_host(root: str = "/") -> Host:
         kernel=read_kernel(tree, release),
         modules=read_modules(tree, release, vfio_drivers),
         security=read_security(tree, boot),
-        storage=read_storage(tree, mounts),
+        storage=read_storage(tree, mounts, directories),
         network=read_network(tree, mounts),
-        vmm=read_vmm(tree, packages),
+        vmm=read_vmm(tree, installed),
         confidential=read_confidential(tree, cpu, boot),
-        packages=packages,
+        packages=installed,
         limits=read_limits(tree),
         cgroups=read_cgroups(tree),
         time=read_time(tree),

@@ -50,8 +50,8 @@ _FIRMWARE = {
 _TIME_ERROR = 5
 
 
-def read_packages(tree: Tree) -> Packages:
-    """Return the packages that matter, from dpkg's own database."""
+def read_packages(tree: Tree, also: tuple[str, ...] = ()) -> Packages:
+    """Return the packages that matter and those named in ``also``, from dpkg's own database."""
     data = tree.content("var/lib/dpkg/status")
     if data is None:
         is_rpm = tree.is_directory("var/lib/rpm") or tree.is_directory("usr/lib/sysimage/rpm")
@@ -62,7 +62,7 @@ def read_packages(tree: Tree) -> Packages:
             continue
         first, _newline, rest = paragraph.partition(b"\n")
         name = first[9:].decode("utf-8", "replace").strip()
-        wanted = name in _EXACT or name.startswith(_PREFIXES)
+        wanted = name in _EXACT or name in also or name.startswith(_PREFIXES)
         # Of a thousand packages nearly all are installed and of no interest: look no further into those.
         if not wanted and rest.startswith(b"Status: install ok installed"):
             continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 
 from .model import BlockDevice, BlockUse, Filesystem, Storage
 from .tree import Tree, bdfs_in
@@ -49,10 +50,11 @@ def read_mounts(tree: Tree) -> list[Mount]:
     return mounts
 
 
-def read_storage(tree: Tree, mounts: list[Mount]) -> Storage:
-    """Return block devices, their uses and the room below `DIRECTORIES`."""
+def read_storage(tree: Tree, mounts: list[Mount], also: tuple[str, ...] = ()) -> Storage:
+    """Return block devices, their uses and the room below `DIRECTORIES` and the absolute paths in ``also``."""
     reader = _Blocks(tree, mounts)
-    return Storage(reader.devices, tuple(reader.uses()), tuple(_filesystems(tree, mounts)))
+    asked = dict.fromkeys((*DIRECTORIES, *(path.strip("/") for path in also)))
+    return Storage(reader.devices, tuple(reader.uses()), tuple(_filesystems(tree, mounts, asked)))
 
 
 class _Blocks:
@@ -201,9 +203,9 @@ def mount_of(mounts: list[Mount], path: str) -> Mount | None:
     return best
 
 
-def _filesystems(tree: Tree, mounts: list[Mount]) -> list[Filesystem]:
+def _filesystems(tree: Tree, mounts: list[Mount], directories: Iterable[str]) -> list[Filesystem]:
     found = []
-    for asked in DIRECTORIES:
+    for asked in directories:
         path = asked
         while path and not tree.is_directory(path):
             path = os.path.dirname(path)  # noqa: PTH120 - a string, not a file
