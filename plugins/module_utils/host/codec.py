@@ -22,12 +22,15 @@ class HostDataError(ValueError):
 
 def as_dict(value: Any) -> Any:
     """Return a host, or any part of one, as plain data for JSON."""
-    if isinstance(value, str | int | float | NoneType):
+    if isinstance(value, str):
+        # A name that is not UTF-8 comes from the file system with surrogates, which no JSON reader takes.
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, int | float | NoneType):
         return value
     if isinstance(value, tuple | list):
         return [as_dict(each) for each in value]
     if isinstance(value, dict):
-        return {str(key): as_dict(each) for key, each in value.items()}
+        return {as_dict(str(key)): as_dict(each) for key, each in value.items()}
     return {name: as_dict(getattr(value, name)) for name in _names(type(value))}
 
 

@@ -62,7 +62,7 @@ def _walk(tree: Tree) -> tuple[set[tuple[int, str]], Processes]:
             continue
         directory = tree.full(f"proc/{name}/fd")
         try:
-            descriptors = os.listdir(directory)  # noqa: PTH208 - thousands of them; Path objects would double the time
+            descriptors = os.listdir(directory)
         except PermissionError:
             unreadable += 1
             continue
@@ -71,7 +71,7 @@ def _walk(tree: Tree) -> tuple[set[tuple[int, str]], Processes]:
         scanned += 1
         for descriptor in descriptors:
             try:
-                target = os.readlink(f"{directory}/{descriptor}")  # noqa: PTH115 - as above
+                target = os.readlink(f"{directory}/{descriptor}")
             except OSError:
                 continue
             if _is_hardware(target):

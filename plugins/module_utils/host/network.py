@@ -112,7 +112,7 @@ def _ssh_peers(tree: Tree) -> list[str]:
     peers = []
     pid = "self"
     for _step in range(_MOST_ANCESTORS):
-        for entry in (tree.content(f"proc/{pid}/environ") or b"").split(b"\0"):
+        for entry in (tree.content(f"proc/{pid}/environ", quiet=True) or b"").split(b"\0"):
             if entry.startswith(b"SSH_CONNECTION="):
                 peers.append(entry.partition(b"=")[2].decode("ascii", "replace").partition(" ")[0])
         parent = _PARENT.search(tree.text(f"proc/{pid}/status") or "")

@@ -208,7 +208,7 @@ def _filesystems(tree: Tree, mounts: list[Mount], directories: Iterable[str]) ->
     for asked in directories:
         path = asked
         while path and not tree.is_directory(path):
-            path = os.path.dirname(path)  # noqa: PTH120 - a string, not a file
+            path = os.path.dirname(path)
         mount = mount_of(mounts, f"/{path}")
         size, available, inodes = tree.space(path) or (None, None, None)
         found.append(

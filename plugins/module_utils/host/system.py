@@ -109,7 +109,7 @@ def _architecture(tree: Tree, cpu: Cpu) -> str | None:
 
 
 def _virtualization(tree: Tree, cpu: Cpu, product: str) -> str | None:
-    container = _CONTAINER.search(tree.content("proc/1/environ") or b"")
+    container = _CONTAINER.search(tree.content("proc/1/environ", quiet=True) or b"")
     if container and container[1]:
         return container[1].decode("ascii")
     if tree.exists("run/systemd/container"):

@@ -61,13 +61,14 @@ class Tree:
         """Return the real path of ``path``."""
         return f"{self._prefix}/{path}"
 
-    def content(self, path: str, most: int = _MOST_BYTES) -> bytes | None:
-        """Return up to ``most`` bytes of a file."""
+    def content(self, path: str, most: int = _MOST_BYTES, quiet: bool = False) -> bytes | None:
+        """Return up to ``most`` bytes of a file; ``quiet`` where no permission is no trouble."""
         try:
             # O_NONBLOCK: a FIFO where a file should be must not stop the reader.
             descriptor = os.open(f"{self._prefix}/{path}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (OSError, ValueError) as error:
-            self._failed(path, error)
+            if not quiet:
+                self._failed(path, error)
             return None
         try:
             data = os.read(descriptor, min(most, 65536))
@@ -140,7 +141,7 @@ class Tree:
     def names(self, path: str) -> list[str]:
         """Return the names in a directory, sorted; none when it cannot be read."""
         try:
-            return sorted(os.listdir(f"{self._prefix}/{path}"))  # noqa: PTH208 - strings, and many of them
+            return sorted(os.listdir(f"{self._prefix}/{path}"))
         except (OSError, ValueError) as error:
             self._failed(path, error)
             return []
@@ -151,12 +152,12 @@ class Tree:
 
     def is_directory(self, path: str) -> bool:
         """Return whether there is a directory."""
-        return os.path.isdir(f"{self._prefix}/{path}")  # noqa: PTH112 - as above
+        return os.path.isdir(f"{self._prefix}/{path}")
 
     def link(self, path: str) -> str | None:
         """Return what a symbolic link holds."""
         try:
-            return os.readlink(f"{self._prefix}/{path}")  # noqa: PTH115 - as above
+            return os.readlink(f"{self._prefix}/{path}")
         except (OSError, ValueError) as error:
             self._failed(path, error)
             return None
@@ -173,7 +174,7 @@ class Tree:
             return None
         if target.startswith("/"):
             return os.path.normpath(target).lstrip("/")
-        return os.path.normpath(os.path.join(os.path.dirname(path), target)).lstrip("/")  # noqa: PTH118, PTH120
+        return os.path.normpath(os.path.join(os.path.dirname(path), target)).lstrip("/")
 
     def node(self, path: str) -> DeviceNode | None:
         """Return a device node's permissions and owner."""
@@ -183,7 +184,7 @@ class Tree:
             if isinstance(mode, int) and isinstance(uid, int) and isinstance(gid, int):
                 return DeviceNode(f"/{path}", mode, uid, gid)
         try:
-            found = os.stat(f"{self._prefix}/{path}")  # noqa: PTH116 - as above
+            found = os.stat(f"{self._prefix}/{path}")
         except (OSError, ValueError) as error:
             self._failed(path, error)
             return None
@@ -213,7 +214,7 @@ class Tree:
 
     def _load_captured(self) -> dict[str, Any]:
         try:
-            with open(f"{self._prefix}/{CAPTURED}", encoding="utf-8") as stream:  # noqa: PTH123 - as above
+            with open(f"{self._prefix}/{CAPTURED}", encoding="utf-8") as stream:
                 found = json.load(stream)
         except (OSError, ValueError):
             return {}

@@ -14,14 +14,9 @@ from fnmatch import fnmatchcase
 from .tree import Tree
 
 _LINE = re.compile(rb"^alias (vfio_pci:[^\s]+) ([^\s]+)$", re.MULTILINE)
-#: Modules whose driver has not the module's name, from the .name of their struct pci_driver.
-_DRIVER_NAMES = {
-    "vfio_pci": "vfio-pci",
-    "nvgrace_gpu_vfio_pci": "nvgrace-gpu-vfio-pci",
-    "hisi_acc_vfio_pci": "hisi-acc-vfio-pci",
-    "pds_vfio_pci": "pds-vfio-pci",
-    "xe_vfio_pci": "xe-vfio-pci",
-}
+#: Drivers that do not have their module's name, from the .name of their struct pci_driver (all others are
+#: KBUILD_MODNAME: the module's name with underscores).
+_DRIVER_NAMES = {"vfio_pci": "vfio-pci", "xe_vfio_pci": "xe-vfio-pci"}
 
 
 class VfioDrivers:
