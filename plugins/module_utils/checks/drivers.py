@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 
 from ansible_collections.vllmd.platform.plugins.module_utils.checks.common import (
     NVIDIA,
@@ -79,7 +80,7 @@ def open_handles(host: Host, policy: Policy) -> Iterator[Outcome]:
             return Outcome(INFO, f"used by {holders}")
         units = sorted({item.unit for item in device.handles if item.unit})
         pids = sorted({item.pid for item in device.handles})
-        remedy = f"systemctl stop {' '.join(units)}" if units else f"kill {' '.join(map(str, pids))}"
+        remedy = f"systemctl stop {' '.join(map(quote, units))}" if units else f"kill {' '.join(map(str, pids))}"
         return Outcome(FAIL, f"used by {holders}", remedy)
 
     yield from each(found, map(judge, found))
@@ -214,7 +215,7 @@ def vfio_blocked(host: Host, policy: Policy) -> Outcome:
         return Outcome(PASS, "none")
     found = join(f"{line.path}:{line.line} ({line.verb} {line.module})" for line in lines)
     return for_passthrough(
-        host, policy, Outcome(FAIL, found, f"sed -i '{lines[0].line}d' {lines[0].path} && update-initramfs -u")
+        host, policy, Outcome(FAIL, found, f"sed -i '{lines[0].line}d' {quote(lines[0].path)} && update-initramfs -u")
     )
 
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from ansible_collections.vllmd.platform.plugins.module_utils.checks.common import (
     accelerators,
     drop_parameter,
@@ -190,7 +192,9 @@ def unsafe_interrupts(host: Host, _policy: Policy) -> Outcome:
     lines = _configured(host, "vfio_iommu_type1", "allow_unsafe_interrupts")
     on_cmdline = (host.boot.parameter("vfio_iommu_type1.allow_unsafe_interrupts") or "") in _TRUE
     if lines:
-        remedy = f"sed -i '{lines[0].line}s/allow_unsafe_interrupts=[^ ]*//' {lines[0].path} && update-initramfs -u"
+        remedy = (
+            f"sed -i '{lines[0].line}s/allow_unsafe_interrupts=[^ ]*//' {quote(lines[0].path)} && update-initramfs -u"
+        )
     elif on_cmdline:
         remedy = drop_parameter(host, "vfio_iommu_type1.allow_unsafe_interrupts=")
     else:
@@ -221,7 +225,7 @@ def no_iommu_mode(host: Host, _policy: Policy) -> Outcome:
     if host.iommu.no_iommu:
         return Outcome(FAIL, "on", "echo N > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode")
     if lines:
-        remedy = f"sed -i '{lines[0].line}s/enable_unsafe_noiommu_mode=[^ ]*//' {lines[0].path} && update-initramfs -u"
+        remedy = f"sed -i '{lines[0].line}s/enable_unsafe_noiommu_mode=[^ ]*//' {quote(lines[0].path)} && update-initramfs -u"
         return Outcome(RISK, f"off now, on once the module is loaded again ({lines[0].path}:{lines[0].line})", remedy)
     if host.iommu.no_iommu is None and not host.modules.states:
         return unknown("the parameter of vfio")

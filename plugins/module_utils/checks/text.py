@@ -10,15 +10,11 @@ from typing import Any
 
 from ansible_collections.vllmd.platform.plugins.module_utils.checks.model import (
     FAIL,
-    INFO,
-    PASS,
     RISK,
-    SKIP,
     STATUSES,
     WARN,
 )
 
-_SGR = {FAIL: "1;31", RISK: "1;35", WARN: "1;33", SKIP: "36", INFO: "34", PASS: "32"}
 _STATUS_COLUMNS, _CHECK_COLUMNS, _SUBJECT_COLUMNS = 6, 26, 18
 _INDENT = " " * (_STATUS_COLUMNS + 2)
 
@@ -35,10 +31,6 @@ def subject_label(subjects: list[str]) -> str:
     return subjects[0] if len(subjects) == 1 else f"{subjects[0]} +{len(subjects) - 1}"
 
 
-def _paint(text: str, status: str, color: bool) -> str:
-    return f"\x1b[{_SGR[status]}m{text}\x1b[0m" if color else text
-
-
 def _wrap(first: str, text: str, indent: str, width: int) -> list[str]:
     return textwrap.wrap(
         first + printable(text),
@@ -51,41 +43,36 @@ def _wrap(first: str, text: str, indent: str, width: int) -> list[str]:
     ) or [first]
 
 
-def _finding_lines(finding: dict[str, Any], width: int, color: bool) -> Iterator[str]:
+def _finding_lines(finding: dict[str, Any], width: int) -> Iterator[str]:
     status = str(finding["status"])
     subject = printable(subject_label(finding["subjects"]))
     first = f"{status:<{_STATUS_COLUMNS}}  {finding['id']:<{_CHECK_COLUMNS}}  {subject:<{_SUBJECT_COLUMNS}}  "
     indent = " " * len(f"{'':{_STATUS_COLUMNS}}  {'':{_CHECK_COLUMNS}}  {'':{_SUBJECT_COLUMNS}}  ")
-    lines = _wrap(first, finding["evidence"], indent, width)
-    yield _paint(status, status, color) + lines[0][len(status) :]
-    yield from lines[1:]
+    yield from _wrap(first, finding["evidence"], indent, width)
     if finding["remedy"]:
         # A remedy may be a command of several lines; each must stay fit for copying.
         for number, line in enumerate(str(finding["remedy"]).splitlines()):
             yield f"{_INDENT}{'remedy: ' if number == 0 else '        '}{printable(line)}"
 
 
-def headline(report: dict[str, Any], color: bool = False) -> list[str]:
+def headline(report: dict[str, Any]) -> list[str]:
     """Return the report's two first lines: the verdict with its score, and the number of findings by status."""
-    worst = next((status for status in (FAIL, RISK, WARN, PASS) if report["counts"][status]), PASS)
     score = "no score" if report["score"] is None else f"score {report['score']} of 100"
-    verdict = _paint(str(report["verdict"]).upper(), worst, color)
+    verdict = str(report["verdict"]).upper()
     counts = "  ".join(f"{report['counts'][status]} {status}" for status in STATUSES if report["counts"][status])
     return [f"{printable(report.get('host', 'this host'))}: {verdict}, {score}", counts]
 
 
-def table(report: dict[str, Any], show: str = "all", width: int = 120, color: bool = False) -> list[str]:
+def table(report: dict[str, Any], show: str = "all", width: int = 120) -> list[str]:
     """Return the report as lines of about ``width`` columns: failures first, each one's remedy below it.
 
-    ``show`` is ``all``, or ``problems`` for FAIL, RISK and WARN only. Remedies are never wrapped. With ``color`` the
-    status is painted; it is a word in any case.
+    ``show`` is ``all``, or ``problems`` for FAIL, RISK and WARN only. Remedies are never wrapped.
     """
     shown = STATUSES if show == "all" else (FAIL, RISK, WARN)
-    lines = headline(report, color)
+    lines = headline(report)
     lines += [printable(f"{name}: {value}") for name, value in report["summary"].items() if value]
-    lines.append(
-        "scores: " + ", ".join(f"{name} {value}" for name, value in report["scores"].items() if value is not None)
-    )
+    scores = ", ".join(f"{name} {value}" for name, value in report["scores"].items() if value is not None)
+    lines += _wrap("scores: ", scores, " " * 8, width)
     for change in report.get("changes") or []:
         where = f" {change['subject']}" if change["subject"] else ""
         lines.append(
@@ -98,5 +85,5 @@ def table(report: dict[str, Any], show: str = "all", width: int = 120, color: bo
             f"{'STATUS':<{_STATUS_COLUMNS}}  {'CHECK':<{_CHECK_COLUMNS}}  {'ON':<{_SUBJECT_COLUMNS}}  FINDING",
         ]
     for finding in findings:
-        lines += _finding_lines(finding, width, color)
+        lines += _finding_lines(finding, width)
     return lines
