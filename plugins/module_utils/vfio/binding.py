@@ -60,7 +60,7 @@ class Binder:
                 self._save(self.record.with_group(replace(group, phase=BOUND)))
                 results.append(Result(group, "bound", ("an interrupted run had bound it completely",)))
                 continue
-            steps, problems = self._restore(group)
+            steps, problems = self.restore(group)
             if problems:
                 results.append(Result(group, "stuck", tuple(steps), "; ".join(problems)))
                 continue
@@ -84,7 +84,7 @@ class Binder:
             for device in wanted:
                 steps.append(self._take(device))
         except StepError as error:
-            back, problems = self._restore(group)
+            back, problems = self.restore(group)
             if problems:
                 return Result(group, "stuck", tuple(back), f"{error}; then {'; '.join(problems)}")
             self._save(self.record.without_group(group))
@@ -95,7 +95,7 @@ class Binder:
     def unbind(self, group: Group) -> Result:
         """Give every device of ``group`` back to what the record says it was, or bind all of them again."""
         self._save(self.record.with_group(replace(group, phase=UNBINDING)))
-        steps, problems = self._restore(group, stop_at_first=True)
+        steps, problems = self.restore(group, stop_at_first=True)
         if not problems:
             self._save(self.record.without_group(group))
             return Result(group, "unbound" if steps else "unchanged", tuple(steps))
@@ -142,7 +142,7 @@ class Binder:
         self._bind(device.bdf, device.target)
         return f"{device.bdf}: {before or 'no driver'} -> {device.target}"
 
-    def _restore(self, group: Group, stop_at_first: bool = False) -> tuple[list[str], list[str]]:
+    def restore(self, group: Group, stop_at_first: bool = False) -> tuple[list[str], list[str]]:
         """Put the devices of a group back, the last one taken first. Returns (what was done, what went wrong)."""
         steps: list[str] = []
         problems: list[str] = []
