@@ -29,6 +29,21 @@ _GARBAGE: tuple[Entry, ...] = (
     *("a b c\n" * 3, "0-\n", "9-1\n", "0-99999999\n", "=\n", "[\n", "\0\0\0", "nan GT/s\n", "\u00e9\u2028\n"),
     *({"hex": "fffe80"}, {"hex": "00" * 5000}, {"dir": True}, {"link": "nowhere"}, {"link": "."}, {"link": "/"}),
 )
+#: Files that need not be there at all, to be filled with garbage.
+_MORE_PATHS = (
+    *("proc/fb", "proc/iomem", "proc/modules", "proc/interrupts", "proc/self/mountinfo", "proc/self/environ"),
+    *("proc/self/limits", "proc/net/route", "proc/net/ipv6_route", "proc/net/tcp", "proc/net/tcp6", "proc/swaps"),
+    *("etc/default/grub", "etc/modprobe.d/x.conf", "etc/group", "etc/passwd", "etc/localtime", "etc/os-release"),
+    *("var/lib/dpkg/status", "etc/security/limits.conf", ".captured.json", "sys/class/net/eth9/speed"),
+    *("sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c", "proc/driver/nvidia/version"),
+    *("sys/class/iommu/dmar9/intel-iommu/ecap", "sys/kernel/iommu_groups/x/type", "sys/bus/pci/devices/nothing"),
+    *(
+        "sys/devices/system/node/node0/meminfo",
+        "sys/class/block/dm-9/slaves/sda",
+        "dev/vfio/9",
+        "proc/2/task/2/children",
+    ),
+)
 
 
 @st.composite
@@ -134,6 +149,7 @@ def _spoil(draw: st.DrawFn, tree: Tree) -> None:
     paths = st.sampled_from(sorted(tree))
     for path in draw(st.lists(paths, max_size=12, unique=True)):
         tree.pop(path, None)
-    damage: list[tuple[str, Any]] = draw(st.lists(st.tuples(paths, st.sampled_from(_GARBAGE)), max_size=12))
+    damaged = paths | st.sampled_from(_MORE_PATHS)
+    damage: list[tuple[str, Any]] = draw(st.lists(st.tuples(damaged, st.sampled_from(_GARBAGE)), max_size=16))
     for path, entry in damage:
         tree[path] = entry
