@@ -16,7 +16,8 @@ from .tree import Tree, bdfs_in
 _NET = "sys/class/net"
 _SSH_PORT = 22
 _NETWORK_FILESYSTEMS = ("nfs", "nfs4", "cifs", "ceph", "glusterfs", "lustre", "beegfs")
-_SERVER = re.compile(r"^(?://)?\[?([0-9a-fA-F.:]+?)\]?(?::[0-9]*)?[:/@]/?")
+_SERVER = re.compile(r"(?://)?(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+))(?=[:/,@]|$)")
+_ADDRESS = re.compile(r"(?:^|,)addr=([0-9a-fA-F:.]+)")
 _PARENT = re.compile(r"^PPid:\s*([0-9]+)$", re.MULTILINE)
 _MOST_ANCESTORS = 64
 
@@ -28,13 +29,13 @@ def read_network(tree: Tree, mounts: list[Mount]) -> Network:
     )
     routes = Routes(tree)
     peers = sorted({*_ssh_peers(tree), *routes.connected_to(_SSH_PORT)})
-    servers = {match[1] for match in map(_SERVER.match, _sources(mounts)) if match}
+    servers = {_server(mount) for mount in mounts if mount.filesystem in _NETWORK_FILESYSTEMS}
     return Network(
         interfaces=interfaces,
         default_route_interfaces=tuple(routes.default_interfaces()),
         ssh_interfaces=_known(routes.interface_to(peer) for peer in peers),
         ssh_peers=tuple(peers),
-        storage_interfaces=_known(routes.interface_to(server) for server in servers),
+        storage_interfaces=_known(routes.interface_to(server) for server in servers if server),
         ipv4_forwarding=tree.flag("proc/sys/net/ipv4/ip_forward"),
         ipv6_forwarding=tree.flag("proc/sys/net/ipv6/conf/all/forwarding"),
     )
@@ -44,8 +45,13 @@ def _known(names: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(sorted({name for name in names if name}))
 
 
-def _sources(mounts: list[Mount]) -> list[str]:
-    return [mount.source for mount in mounts if mount.filesystem in _NETWORK_FILESYSTEMS]
+def _server(mount: Mount) -> str | None:
+    """Return the address of a network file system's server; a name alone would have to be looked up."""
+    known = _ADDRESS.search(mount.details)
+    if known:
+        return known[1]
+    named = _SERVER.match(mount.source)
+    return named[1] or named[2] if named else None
 
 
 def _is_interface(tree: Tree, name: str) -> bool:

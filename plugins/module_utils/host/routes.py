@@ -31,7 +31,10 @@ class Routes:
 
     def interface_to(self, address: str) -> str | None:
         """Return the interface of the most specific route; None for this host's own addresses and for no address."""
-        found = _address(address)
+        name, _percent, zone = address.partition("%")
+        found = _address(name)
+        if found is not None and zone:
+            return zone  # A link-local address says itself which link it is local to.
         if found is None or found.is_loopback:
             return None
         number = int(found)
@@ -75,7 +78,7 @@ class Routes:
 
 def _address(text: str) -> _Address | None:
     try:
-        found = ipaddress.ip_address(text.partition("%")[0])
+        found = ipaddress.ip_address(text)
     except ValueError:
         return None
     return getattr(found, "ipv4_mapped", None) or found

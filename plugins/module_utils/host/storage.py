@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from .model import BlockDevice, BlockUse, Filesystem, Storage
 from .tree import Tree, bdfs_in
@@ -20,21 +21,23 @@ _SECTOR_BYTES = 512
 _NETWORK_PATH = re.compile(r"/session[0-9]+/|/virtual/nvme-fabrics/|/virtual/block/(nbd|rbd|drbd)|/devices/(nbd|rbd)")
 _NVME_CONTROLLER = re.compile(r"nvme[0-9]+")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
-_NUMBERED, _SHORTEST_MOUNTINFO = 2, 10
+_SHORTEST_DETAILS, _SHORTEST_MOUNTINFO = 2, 9
 #: A container host mounts one device thousands of times; the first few say enough.
 _MOST_MOUNTS_OF_A_DEVICE = 16
 #: Directories whose space matters: the root, kernels, images and runtimes, caches of downloads.
 DIRECTORIES = ("", "boot", "var/lib/vllmd", "var/lib/vllmd/images", "var/cache/vllmd", "var/log", "tmp")
 
 
+@dataclass(frozen=True)
 class Mount:
-    """One line of /proc/self/mountinfo."""
+    """One line of /proc/self/mountinfo; ``details`` are the options of the file system itself."""
 
-    __slots__ = ("filesystem", "number", "options", "source", "target")
-
-    def __init__(self, number: str, target: str, options: str, filesystem: str, source: str) -> None:
-        self.number, self.target, self.options = number, target, options
-        self.filesystem, self.source = filesystem, source
+    number: str
+    target: str
+    options: str
+    filesystem: str
+    source: str
+    details: str = ""
 
 
 def read_mounts(tree: Tree) -> list[Mount]:
@@ -45,8 +48,9 @@ def read_mounts(tree: Tree) -> list[Mount]:
         if "-" not in words or len(words) < _SHORTEST_MOUNTINFO:
             continue
         after = words[words.index("-") + 1 :]
-        if len(after) >= _NUMBERED:
-            mounts.append(Mount(words[2], _plain(words[4]), words[5], after[0], _plain(after[1])))
+        if len(after) >= _SHORTEST_DETAILS:
+            details = after[2] if len(after) > _SHORTEST_DETAILS else ""
+            mounts.append(Mount(words[2], _plain(words[4]), words[5], after[0], _plain(after[1]), details))
     return mounts
 
 
@@ -181,16 +185,8 @@ class _Blocks:
                 below[name] = self._plain[name]
                 pending += below[name].slaves
         hardware = sorted({bdf for each in below.values() for bdf in each.pci_devices})
-        return BlockDevice(
-            name=device.name,
-            number=device.number,
-            size_bytes=device.size_bytes,
-            model=device.model,
-            is_rotational=device.is_rotational,
-            slaves=device.slaves,
-            pci_devices=tuple(hardware),
-            is_network=any(each.is_network for each in below.values()),
-        )
+        is_network = any(each.is_network for each in below.values())
+        return replace(device, pci_devices=tuple(hardware), is_network=is_network)
 
 
 def mount_of(mounts: list[Mount], path: str) -> Mount | None:
