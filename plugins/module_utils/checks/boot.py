@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 
 from ansible_collections.vllmd.platform.plugins.module_utils.checks.common import (
+    debian_architecture,
     for_passthrough,
     join,
     set_parameter,
@@ -62,7 +63,7 @@ def kernel_version(host: Host, _policy: Policy) -> Outcome:
     return Outcome(
         status,
         f"{host.kernel.release}; tested from {_TESTED[0]}.{_TESTED[1]}",
-        "apt-get install linux-image-amd64 && systemctl reboot",
+        f"apt-get install linux-image-{debian_architecture(host)} && systemctl reboot",
     )
 
 
@@ -78,10 +79,12 @@ def kernel_options(host: Host, policy: Policy) -> Outcome:
     options = {name: host.kernel.config[name] for name in _OPTIONS if name in host.kernel.config}
     if not options:
         return unknown("/boot/config of the running kernel")
-    off = [name for name, value in options.items() if value == "n"]
+    # A module that is there proves its option, whatever an incomplete config file says.
+    there = {name for name, state in host.modules.states.items() if state != "missing"}
+    off = [name for name, value in options.items() if value == "n" and name.lower() not in there]
     if not off:
         return Outcome(PASS, join(f"{name}={value}" for name, value in options.items()))
-    remedy = "apt-get install linux-image-amd64 (not a cloud kernel) && systemctl reboot"
+    remedy = f"apt-get install linux-image-{debian_architecture(host)} (not a cloud kernel) && systemctl reboot"
     return for_passthrough(host, policy, Outcome(FAIL, f"off: {join(off)}", remedy))
 
 

@@ -114,6 +114,11 @@ def ranges(numbers: Iterable[int]) -> str:
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
 
 
+def debian_architecture(host: Host) -> str:
+    """Return Debian's name of the host's architecture, which package names end in."""
+    return "arm64" if host.system.architecture == "aarch64" else "amd64"
+
+
 def set_parameter(host: Host, parameter: str) -> str:
     """Return the commands that add a kernel parameter with this host's boot loader; it takes effect after a reboot."""
     if host.boot.loader == "grub":

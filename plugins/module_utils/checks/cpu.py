@@ -195,7 +195,7 @@ def cpu_governor(host: Host, _policy: Policy) -> Outcome:
 def cpu_address_width(host: Host, policy: Policy) -> Outcome:
     """Compare memory plus twice the BARs (alignment can double them) with the address space."""
     bits, memory = host.cpu.physical_address_bits, host.memory.total_bytes
-    if bits is None or memory is None:
+    if bits is None or memory is None or not 0 < bits <= 64:
         return unknown("the physical address width or the size of memory")
     bars = sum(device.bars_bytes for device in accelerators(host, policy))
     evidence = f"{bits} bits address {2**bits // GIB} GiB; memory {gib(memory)}, accelerator BARs {gib(bars)}"

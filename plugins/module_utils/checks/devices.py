@@ -26,6 +26,7 @@ from ansible_collections.vllmd.platform.plugins.module_utils.checks.model import
 from ansible_collections.vllmd.platform.plugins.module_utils.checks.policy import Policy
 from ansible_collections.vllmd.platform.plugins.module_utils.host.model import Host, PciDevice, PciLink
 
+_COHERENT = "nvgrace"  # the VFIO driver of Grace Hopper and Grace Blackwell
 _OWN_RESETS = ("flr", "af_flr", "device_specific", "acpi")
 
 
@@ -147,6 +148,8 @@ def link_width(host: Host, policy: Policy) -> Iterator[Outcome]:
 
     def judge(device: PciDevice) -> Outcome:
         link = device.link
+        if device.vfio_driver.startswith(_COHERENT):
+            return Outcome(INFO, "reaches the processor by NVLink-C2C; its PCIe link is for configuration only")
         if link is None or link.width_lanes is None or link.max_width_lanes is None:
             return unknown("the link's width")
         if not link.width_lanes:
@@ -188,6 +191,8 @@ def link_speed(host: Host, policy: Policy) -> Iterator[Outcome]:
 
     def judge(device: PciDevice) -> Outcome:
         link = device.link
+        if device.vfio_driver.startswith(_COHERENT):
+            return Outcome(INFO, "reaches the processor by NVLink-C2C; its PCIe link is for configuration only")
         if link is None or link.speed_gtps is None or link.max_speed_gtps is None:
             return unknown("the link's speed")
         port = host.pci.devices.get(device.upstream[-1]) if device.upstream else None

@@ -10,6 +10,7 @@ from shlex import quote
 from ansible_collections.vllmd.platform.plugins.module_utils.checks.common import (
     NVIDIA,
     accelerators,
+    debian_architecture,
     each,
     for_passthrough,
     group_endpoints,
@@ -75,7 +76,7 @@ def open_handles(host: Host, policy: Policy) -> Iterator[Outcome]:
                     SKIP, f"the files of {host.processes.unreadable} processes were not readable; run as root"
                 )
             return Outcome(PASS, f"none among {host.processes.scanned} processes")
-        holders = join(sorted({f"{item.command} (pid {item.pid}, {item.path})" for item in device.handles}), 4)
+        holders = join(sorted({f"{item.command} (pid {item.pid})" for item in device.handles}), 4)
         if on_vfio(device):
             return Outcome(INFO, f"used by {holders}")
         units = sorted({item.unit for item in device.handles if item.unit})
@@ -159,7 +160,11 @@ def vfio_modules(host: Host, policy: Policy) -> Outcome:
     return for_passthrough(
         host,
         policy,
-        Outcome(FAIL, evidence, "apt-get install linux-image-amd64 (not the cloud kernel) && systemctl reboot"),
+        Outcome(
+            FAIL,
+            evidence,
+            f"apt-get install linux-image-{debian_architecture(host)} (not the cloud kernel) && systemctl reboot",
+        ),
     )
 
 

@@ -225,7 +225,8 @@ def no_iommu_mode(host: Host, _policy: Policy) -> Outcome:
     if host.iommu.no_iommu:
         return Outcome(FAIL, "on", "echo N > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode")
     if lines:
-        remedy = f"sed -i '{lines[0].line}s/enable_unsafe_noiommu_mode=[^ ]*//' {quote(lines[0].path)} && update-initramfs -u"
+        path, option = quote(lines[0].path), "enable_unsafe_noiommu_mode"
+        remedy = f"sed -i '{lines[0].line}s/{option}=[^ ]*//' {path} && update-initramfs -u"
         return Outcome(RISK, f"off now, on once the module is loaded again ({lines[0].path}:{lines[0].line})", remedy)
     if host.iommu.no_iommu is None and not host.modules.states:
         return unknown("the parameter of vfio")

@@ -34,7 +34,11 @@ _USABLE = 0.9  # of the installed memory, the kernel shows at least this much
 def _pools(host: Host, policy: Policy) -> list[HugepagePool]:
     """Return the host-wide pools of the size that the policy asks for."""
     wanted = policy.hugepage_size_kib * _KIB
-    return [pool for pool in host.memory.hugepages if pool.node is None and wanted in (0, pool.size_bytes)]
+    return [
+        pool
+        for pool in host.memory.hugepages
+        if pool.node is None and pool.size_bytes > 0 and wanted in (0, pool.size_bytes)
+    ]
 
 
 def _reserve(size_bytes: int, count: int) -> str:
@@ -140,7 +144,11 @@ def hugepages_balance(host: Host, policy: Policy) -> Outcome:
     if len(host.numa.nodes) < 2:
         return Outcome(SKIP, "one NUMA node, or their number is unknown")
     wanted = policy.hugepage_size_kib * _KIB
-    pools = [pool for pool in host.memory.hugepages if pool.node is not None and wanted in (0, pool.size_bytes)]
+    pools = [
+        pool
+        for pool in host.memory.hugepages
+        if pool.node is not None and pool.size_bytes > 0 and wanted in (0, pool.size_bytes)
+    ]
     if any(pool.total is None for pool in pools) or not pools:
         return unknown("/sys/devices/system/node/node*/hugepages")
     by_node = {

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.vllmd.platform.plugins.module_utils.checks.common import join, sysctl
+from ansible_collections.vllmd.platform.plugins.module_utils.checks.common import debian_architecture, join, sysctl
 from ansible_collections.vllmd.platform.plugins.module_utils.checks.model import (
     FAIL,
     INFO,
@@ -107,7 +107,9 @@ def network_modules(host: Host, _policy: Policy) -> Outcome:
     if "missing" not in states.values():
         return Outcome(PASS, evidence)
     return Outcome(
-        WARN, evidence, "apt-get install linux-image-amd64 && systemctl reboot, or use mode=user networks only"
+        WARN,
+        evidence,
+        f"apt-get install linux-image-{debian_architecture(host)} && systemctl reboot, or use mode=user networks only",
     )
 
 

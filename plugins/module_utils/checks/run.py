@@ -27,8 +27,8 @@ from ansible_collections.vllmd.platform.plugins.module_utils.host.model import H
 
 SCHEMA_VERSION = 1
 READY, WARNINGS, NOT_READY = "ready", "warnings", "not ready"
-# What a finding adds to its subsystem's score, of 1. SKIP and INFO do not count.
-_WORTH = {PASS: 1.0, WARN: 0.5, RISK: 0.25, FAIL: 0.0}
+# By how much a check lowers the score, where PASS counts 1 in its favour. SKIP and INFO do not count.
+_WEIGHT = {PASS: 0, WARN: 1, RISK: 3, FAIL: 6}
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,15 @@ def score(findings: Iterable[Finding]) -> int | None:
     """Return 0 to 100; None when nothing could be decided.
 
     Each check counts once however many devices it looked at, by the worst of its findings: eight good GPUs do not
-    outweigh a missing IOMMU.
+    outweigh a missing IOMMU. It is the share of passed checks, where a WARN weighs as much as one that passed, a RISK
+    as three and a FAIL as six.
     """
-    worst: dict[str, float] = {}
+    worst: dict[str, int] = {}
     for finding in findings:
-        if finding.status in _WORTH:
-            worst[finding.id] = min(_WORTH[finding.status], worst.get(finding.id, 1.0))
-    return int(100 * sum(worst.values()) / len(worst)) if worst else None
+        if finding.status in _WEIGHT:
+            worst[finding.id] = max(_WEIGHT[finding.status], worst.get(finding.id, 0))
+    passed = sum(weight == 0 for weight in worst.values())
+    return 100 * passed // (passed + sum(worst.values())) if worst else None
 
 
 def scores(findings: tuple[Finding, ...]) -> dict[str, int | None]:

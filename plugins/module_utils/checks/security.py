@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from ansible_collections.vllmd.platform.plugins.module_utils.checks.common import (
+    debian_architecture,
     drop_parameter,
     join,
     set_parameter,
@@ -49,7 +50,8 @@ def secure_boot(host: Host, policy: Policy) -> Outcome:
     return Outcome(
         FAIL if policy.secure_boot else WARN,
         why,
-        "apt-get install shim-signed grub-efi-amd64-signed, then enable Secure Boot in the firmware setup",
+        f"apt-get install shim-signed grub-efi-{debian_architecture(host)}-signed, then enable Secure Boot "
+        "in the firmware setup",
     )
 
 
