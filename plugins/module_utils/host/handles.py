@@ -60,29 +60,42 @@ def _walk(tree: Tree) -> tuple[set[tuple[int, str]], Processes]:
         pid = int(name) if name.isascii() and name.isdigit() else None
         if pid is None or pid == own or pid in threads:
             continue
-        directory = tree.full(f"proc/{name}/fd")
-        try:
-            descriptors = os.listdir(directory)
-        except PermissionError:
+        targets = _targets(tree.full(f"proc/{name}/fd"))
+        if targets is None:
             unreadable += 1
             continue
-        except OSError:
-            continue  # The process has ended meanwhile.
         scanned += 1
-        for descriptor in descriptors:
-            try:
-                target = os.readlink(f"{directory}/{descriptor}")
-            except OSError:
-                continue
-            if _is_hardware(target):
-                found.add((pid, target.removesuffix(" (deleted)")))
+        found.update((pid, target.removesuffix(" (deleted)")) for target in targets if _is_hardware(target))
     return found, Processes(scanned, unreadable)
 
 
+def _targets(directory: str) -> list[str] | None:
+    """Return what the links in /proc/PID/fd hold; None when only root may see, nothing when the process has ended."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return None
+    except OSError:
+        return []
+    targets = []
+    try:
+        for name in os.listdir(descriptor):
+            try:
+                targets.append(os.readlink(name, dir_fd=descriptor))
+            except OSError:
+                continue  # Closed meanwhile.
+    except OSError:
+        return targets
+    finally:
+        os.close(descriptor)
+    return targets
+
+
 def _is_hardware(target: str) -> bool:
-    if target.startswith("/dev/"):
+    start = target[:5]
+    if start == "/dev/":
         return target not in _NOT_HARDWARE_NODES and not target.startswith(_NOT_HARDWARE)
-    return target.startswith("/sys/devices/") and _RESOURCE.fullmatch(target) is not None
+    return start == "/sys/" and _RESOURCE.fullmatch(target) is not None
 
 
 def _describe(tree: Tree, pid: int) -> tuple[str, str | None]:

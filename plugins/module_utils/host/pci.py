@@ -50,10 +50,14 @@ def _slots(tree: Tree) -> dict[str, str]:
 def _device(tree: Tree, bdf: str, slot: str | None, vfio_drivers: VfioDrivers) -> PciDevice:
     base = f"{DEVICES}/{bdf}"
     place = tree.link_path(base) or base
-    files = set(tree.names(place)) or set(tree.names(base))
+    files = set(tree.names(place))
+    if files:
+        base = place
+    else:
+        files = set(tree.names(base))
     if not files:
         return PciDevice(bdf, slot=slot)
-    base = place if tree.is_directory(place) else base
+    related = [name for name in files if ":" in name]
     uevent = _uevent(tree, base)
     vendor, device = _ids(tree, base, uevent.get("PCI_ID"), "vendor", "device")
     subsystem = _ids(tree, base, uevent.get("PCI_SUBSYS_ID"), "subsystem_vendor", "subsystem_device")
@@ -118,8 +122,8 @@ def _device(tree: Tree, bdf: str, slot: str | None, vfio_drivers: VfioDrivers) -
         d3cold_allowed=flag("d3cold_allowed"),
         power_state=word("power_state"),
         runtime_status=tree.word(f"{base}/power/runtime_status"),
-        consumers=_related(files, "consumer:pci:"),
-        suppliers=_related(files, "supplier:pci:"),
+        consumers=_related(related, "consumer:pci:"),
+        suppliers=_related(related, "supplier:pci:"),
         nodes=_nodes(tree, base, files),
         interfaces=tuple(tree.names(f"{base}/net")) if "net" in files else (),
     )
@@ -193,7 +197,7 @@ def _sriov(tree: Tree, base: str, files: set[str]) -> PciSriov | None:
     )
 
 
-def _related(files: set[str], prefix: str) -> tuple[str, ...]:
+def _related(files: list[str], prefix: str) -> tuple[str, ...]:
     names = (name.removeprefix(prefix) for name in files if name.startswith(prefix))
     return tuple(sorted(name for name in names if is_bdf(name)))
 
