@@ -1,10 +1,10 @@
 """An emulated host as QEMU's command line: which devices it has, and which of them share an IOMMU group.
 
 A host is described by slots. Each slot is one device behind a PCIe root port of its own, so its functions are one IOMMU
-group, and slot N is PCI bus N: the first function of the first slot is 0000:01:00.0 in the guest. A function is named after
-what it stands in for (STAND_INS), or is SYSTEM_DISK or NETWORK, the machine's own, which otherwise get slots after the
-listed ones. Neighbouring slots with `acs: false` hang off functions of one port without access control services, so they
-share one group with these ports.
+group, and slot N is PCI bus N: the first function of the first slot is 0000:01:00.0 in the guest. A function is named
+after what it stands in for (STAND_INS), or is SYSTEM_DISK or NETWORK, the machine's own, which otherwise get slots after
+the listed ones. Neighbouring slots with `acs: false` hang off functions of one port without access control services, so
+they share one group with these ports.
 
 Outside the slots, on bus 0, every host has a boot display (00:02.0), a seed disk (00:03.0) and an ISA bridge (00:1f.0).
 """
@@ -37,6 +37,8 @@ STAND_INS = {
     SYSTEM_DISK: ("virtio-blk-pci,drive=system,serial=system,iommu_platform=on,disable-legacy=on",),
     NETWORK: ("virtio-net-pci,netdev=net,mac={mac},romfile=,iommu_platform=on,disable-legacy=on",),
 }
+# As in machine/setup. An emulated CPU that waits for its turn is no lockup.
+_KERNEL_PARAMETERS = "console=ttyS0 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 quiet"
 _IOMMU = {
     "remapping": ["-device", "intel-iommu,intremap=on"],
     "no_remapping": ["-device", "intel-iommu,intremap=off"],
@@ -58,7 +60,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Machine:
-    """An emulated host. `boot` is "kernel", with `cmdline`, or "grub", whose configuration on the disk says the rest."""
+    """An emulated host. `boot` is "kernel", with `cmdline`, or "grub", whose configuration lies on the disk."""
 
     slots: tuple[Slot, ...]
     iommu: str = "remapping"
@@ -108,7 +110,7 @@ def command(machine: Machine, state: Path, image: Path, *, tap: int, mac: str, r
     if machine.boot == "grub":
         return [*arguments, "-kernel", str(image / "grub")]
     boot = ["-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd")]
-    return [*arguments, *boot, "-append", f"root=UUID={root_uuid} ro console=ttyS0 quiet {machine.cmdline}"]
+    return [*arguments, *boot, "-append", f"root=UUID={root_uuid} ro {_KERNEL_PARAMETERS} {machine.cmdline}".strip()]
 
 
 def _drive(name: str, path: Path, kind: str, *, readonly: bool = False) -> list[str]:
