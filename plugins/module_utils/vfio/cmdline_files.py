@@ -16,6 +16,7 @@ from . import cmdline
 from .cmdline import GRUB, GRUB_DROP_IN, KERNEL_CMDLINE, NONE, SYSTEMD_BOOT, Change, CmdlineError, Edit
 
 STATE_DIRECTORY = "var/lib/vllmd/vfio"
+GRUB_MENU = "/boot/grub/grub.cfg"
 LOADERS = (GRUB, SYSTEMD_BOOT, NONE)
 _VERSION = 1
 
@@ -122,11 +123,13 @@ class Files:
         if stale:
             atomic.make_directory(self._marker.parent)
             atomic.write_file(self._marker, b"", 0o644)
+            menu = self._read(GRUB_MENU)
+            if menu is not None and not added:
+                self._keep(GRUB_MENU, menu)
         for change in changes:
-            path, kept = self._below(change.path), self._previous / change.path.lstrip("/")
+            path = self._below(change.path)
             if change.before is not None and change.path not in added:
-                atomic.make_directory(kept.parent)
-                atomic.write_file(kept, change.before.encode(), 0o600)
+                self._keep(change.path, change.before)
             if change.after is None:
                 path.unlink(missing_ok=True)
                 continue
@@ -138,6 +141,12 @@ class Files:
             self._remember(now)
         if not now:
             self._forget_previous()
+
+    def _keep(self, path: str, text: str) -> None:
+        """Keep a file as it is before its first change."""
+        kept = self._previous / path.lstrip("/")
+        atomic.make_directory(kept.parent)
+        atomic.write_file(kept, text.encode(), 0o600)
 
     def _added(self) -> dict[str, tuple[str, ...]]:
         try:

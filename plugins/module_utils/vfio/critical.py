@@ -23,8 +23,10 @@ def why_critical(host: Host, device: PciDevice, vendor: str) -> str | None:
 def why_boot_display(host: Host, device: PciDevice) -> str | None:
     """Return why a device shows the host's console; None when it does not."""
     graphics = host.graphics
-    if device.boot_vga or graphics.boot_display == device.bdf:
+    if device.boot_vga:
         return "is the display the firmware booted on"
+    if graphics.boot_display == device.bdf:
+        return "shows the host's console (it has the first framebuffer)"
     claim = next((each for each in graphics.claims if each.bdf == device.bdf), None)
     if claim is not None:
         return f"holds the boot framebuffer in its memory ({claim.name})"
@@ -46,8 +48,8 @@ def _storage(host: Host, device: PciDevice) -> str | None:
     hidden = next((each for each in storage.uses if each.device is None and not each.pci_devices), None)
     if hidden is not None:
         return f"may carry {hidden.source}, in use as {hidden.purpose}, whose disks cannot be told"
-    if not storage.uses:
-        return "may carry the host's disks (what is mounted cannot be told)"
+    if not any(use.purpose == "mount /" for use in storage.uses):
+        return "may carry the host's disks (what is mounted as / cannot be told)"
     return None
 
 
@@ -65,8 +67,14 @@ def _network(host: Host, device: PciDevice) -> str | None:
                 return f"carries {what} (interface {name})"
             if name in device.interfaces:
                 return f"carries {what} (interface {name})"
-    if (kind(device) or 0) >> 8 == _NETWORK and not any(needed.values()):
-        return "may carry the host's network (no route can be told)"
+    if (kind(device) or 0) >> 8 != _NETWORK:
+        return None
+    if not network.default_route_interfaces:
+        return "may carry the host's network (no default route can be told)"
+    for name in sorted({name for names in needed.values() for name in names}):
+        found = network.interfaces.get(name)
+        if found is None or not found.pci_devices:
+            return f"may carry the host's network (what is under interface {name} cannot be told)"
     return None
 
 

@@ -168,7 +168,7 @@ class Run:
             self._record = self._binder.record
             return result
         self._record = self._record.without_group(group)
-        moved = [each for each in group.devices if self._binder.driver(each.bdf) != each.driver]
+        moved = [each for each in reversed(group.devices) if self._binder.driver(each.bdf) != each.driver]
         steps = [f"{each.bdf}: {self._binder.driver(each.bdf)} -> {each.driver or 'no driver'}" for each in moved]
         return Result(group, "unbound" if moved else "unchanged", tuple(steps))
 
