@@ -47,6 +47,8 @@ class Function:
     refused_by: dict[str, int] = field(default_factory=dict)
     kept_by: frozenset[str] = frozenset()
     polls_to_leave: int = 0
+    group: int | None = None
+    class_text: str = "0x030200"
     leaving: int | None = None
     stuck: bool = False
 
@@ -122,6 +124,7 @@ class SimulatedSysfs:
             return None
         vendor, _colon, device = function.identity.partition(":")
         texts = {"vendor": f"0x{vendor}", "device": f"0x{device}", "driver_override": function.override or "(null)"}
+        texts["class"] = function.class_text
         return texts.get(name)
 
     def link(self, path: str) -> str | None:
@@ -132,7 +135,12 @@ class SimulatedSysfs:
         return self.functions[bdf].driver if name == "driver" and bdf in self.functions else None
 
     def entries(self, path: str) -> list[str]:
-        """Return the files of a driver."""
+        """Return the files of a driver, or the members of a function's IOMMU group."""
+        if path.endswith("/iommu_group/devices"):
+            function = self.functions.get(path.removeprefix(_DEVICES).partition("/")[0])
+            if function is None or function.group is None:
+                return []
+            return sorted(bdf for bdf, each in self.functions.items() if each.group == function.group)
         return ["bind", "unbind"] if path.removeprefix(_DRIVERS) in self.drivers else []
 
     def write(self, path: str, text: str, timeout_seconds: float) -> None:  # noqa: ARG002

@@ -70,18 +70,18 @@ def _is_bridge(sysfs: Sysfs, bdf: str) -> bool:
     return code.startswith(_BRIDGE_CLASSES) or (code.startswith(_HOST_BRIDGE) and not has_driver)
 
 
-def main() -> int:
+def main(root: Path) -> int:
     """Run at boot. Returns the exit status."""
     try:
-        record = FileStore(Path(DEVICES_PATH)).load()
+        record = FileStore(root / DEVICES_PATH.lstrip("/")).load()
     except RecordError as error:
         print(error, file=sys.stderr)
         return 1
-    lines, good = run(RealSysfs(), record)
+    lines, good = run(RealSysfs(root), record)
     for line in lines:
         print(line, flush=True)
     return 0 if good else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "/")))

@@ -89,7 +89,8 @@ def check(host: Host, parameters: Iterable[str]) -> None:
 
 def grub(settings: Iterable[ConfigFile], before: str | None, parameters: Iterable[str]) -> Edit:
     """Return GRUB's drop-in with those parameters that no other file has; ``before`` is its text now."""
-    others = [word for each in settings if each.path != GRUB_DROP_IN for word in each.value.split()]
+    theirs = [each.value for each in settings if each.name.startswith("GRUB_") and each.path != GRUB_DROP_IN]
+    others = [word for value in theirs for word in value.split()]
     words = tuple(each for each in parameters if not _has(others, each))
     after = None
     if words:
