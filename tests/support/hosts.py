@@ -179,6 +179,9 @@ class HostTree(BaseTree):
         """Add a disk below a function; ``way`` is the path between, for example ``nvme/nvme0``."""
         place = f"{self.places[bdf]}/{way}/{name}"
         self.block(name, number, place, gib)
+        kind, _slash, controller = way.partition("/")
+        if kind == "nvme":
+            self.link(f"sys/class/nvme/{controller}", f"{self.places[bdf]}/{way}")
         self.text(f"{place}/queue/rotational", 0)
         major, minor = number.split(":")
         for index in range(1, partitions + 1):

@@ -48,7 +48,7 @@ FILES = (
     *("{etc,run,usr/local/lib,usr/lib,lib}/modprobe.d/*.conf", "{etc,run,usr/lib}/modules-load.d/*.conf"),
     *("etc/modules", "etc/systemd/system.conf", "etc/systemd/system.conf.d/*.conf", "etc/security/limits.conf"),
     *("etc/security/limits.d/*.conf", "etc/timezone", "boot/loader/loader.conf", "run/systemd/container"),
-    *("boot/efi/loader/loader.conf", "lib/modules/{release}/modules.builtin", "lib/modules/{release}/modules.dep"),
+    "boot/efi/loader/loader.conf",
 )
 #: Files of which only their being there matters.
 PRESENT = (
@@ -73,6 +73,7 @@ NODES = ("kvm", "iommu", "net/tun", "vhost-net", "vhost-vsock", "sev", "kfd", "n
 SPACE = ("", "boot", "var/lib/vllmd", "var/lib/vllmd/images", "var/cache/vllmd", "var/log", "tmp", "var", "var/lib")
 _LINKS = ("driver", "iommu_group", "physfn", "subsystem")
 _NOT_CAPTURED = {"config", "rom", "vpd", "remove", "rescan", "reset", "label", "p2pmem"}
+_MODULES = re.compile(r"vfio|kvm|iommufd|nvidia|nouveau|nova|amdgpu|radeon|i915|/xe|snd.hda.intel|vhost|/tun")
 _CLASS_FILES = {
     "net": ("operstate", "mtu", "speed", "carrier", "uevent"),
     "block": ("dev", "size", "partition", "queue/rotational", "dm/name", "loop/backing_file", "device/model"),
@@ -140,7 +141,7 @@ class _Capture:
         self._first_lines()
         self._devices()
         self._config()
-        self._aliases()
+        self._modules()
         self._packages()
         self._processes()
         self._accounts()
@@ -159,7 +160,7 @@ class _Capture:
             self.tree.setdefault(f"sys/class/iommu/{unit}", {"dir": True})
             for name in _names(f"sys/class/iommu/{unit}/devices"):
                 self._link(f"sys/class/iommu/{unit}/devices/{name}")
-        for kind in ("net", "block", "drm", "graphics", "sound", "input", "nvme-subsystem", "infiniband_verbs"):
+        for kind in ("net", "block", "drm", "graphics", "sound", "input", "nvme", "nvme-subsystem", "infiniband_verbs"):
             for name in _names(f"sys/class/{kind}"):
                 self._class(kind, name)
 
@@ -221,7 +222,9 @@ class _Capture:
         """Take a bridge's configuration space for its ACS capability."""
         if str(self.tree.get(f"{base}/class", "")).startswith("0x0604"):
             with open(f"/{base}/config", "rb") as stream:
-                self.tree[f"{base}/config"] = {"hex": stream.read(4096).rstrip(b"\0").hex()}
+                data = stream.read(4096)
+            length = -(-len(data.rstrip(b"\0")) // 16) * 16
+            self.tree[f"{base}/config"] = {"hex": data[:length].hex()}
 
     def _class(self, kind: str, name: str) -> None:
         link = f"sys/class/{kind}/{name}"
@@ -252,11 +255,15 @@ class _Capture:
             for path in self._glob(f"sys/firmware/efi/efivars/{name}-*"):
                 self._file(path)
 
-    def _aliases(self) -> None:
-        path = f"lib/modules/{self.release}/modules.alias"
-        if os.path.exists(f"/{path}"):
-            with open(f"/{path}", encoding="utf-8") as stream:
-                self.tree[path] = "".join(line for line in stream if line.startswith("alias vfio_pci:"))
+    def _modules(self) -> None:
+        """Take of the lists of modules what is about passthrough."""
+        for name in ("modules.alias", "modules.builtin", "modules.dep"):
+            path = f"lib/modules/{self.release}/{name}"
+            if os.path.exists(f"/{path}"):
+                with open(f"/{path}", encoding="utf-8") as stream:
+                    lines = [line.partition(":")[0] + "\n" if name == "modules.dep" else line for line in stream]
+                wanted = re.compile("^alias vfio_pci:") if name == "modules.alias" else _MODULES
+                self.tree[path] = "".join(line for line in lines if wanted.search(line))
 
     def _packages(self) -> None:
         """Take of each package its name, status and version."""

@@ -18,6 +18,14 @@ _BRIDGE_CLASSES = (0x0604, 0x0607, 0x0609)
 _PCI_TO_PCI = 0x0604
 # Flags of the kernel's include/linux/ioport.h.
 _IO, _MEMORY, _PREFETCH, _MEMORY_64, _UNSET = 0x100, 0x200, 0x2000, 0x100000, 0x20000000
+# Classes of what belongs to one function, and where below /dev its nodes are (network interfaces have none).
+_CLASSES = {
+    "net": "",
+    "block": "/dev/",
+    "nvme": "/dev/",
+    "drm": "/dev/dri/",
+    "infiniband_verbs": "/dev/infiniband/",
+}
 _EMPTY_RANGE = b"0x0000000000000000 0x0000000000000000 0x0000000000000000"
 _ROM_INDEX = 6
 _SPEED = re.compile(r"([0-9]+(?:\.[0-9]+)?) GT/s")
@@ -29,11 +37,12 @@ _ROOT_BUS = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) : PCI Bus ([0-9a-f]{4,8}:[0-9a
 
 def read_pci(tree: Tree, vfio_drivers: VfioDrivers, iomem: str) -> Pci:
     """Return all PCI functions; ``iomem`` is the text of /proc/iomem, whose root buses' windows are taken along."""
-    slots = _slots(tree)
+    slots, children = _slots(tree), _children(tree)
     devices = {}
     for bdf in tree.names(DEVICES):
         if is_bdf(bdf):
-            devices[bdf] = _device(tree, bdf, slots.get(bdf.rpartition(".")[0]), vfio_drivers)
+            slot = slots.get(bdf.rpartition(".")[0])
+            devices[bdf] = _device(tree, bdf, slot, vfio_drivers, children.get(bdf, []))
     return Pci(devices, _windows(iomem))
 
 
@@ -47,7 +56,7 @@ def _slots(tree: Tree) -> dict[str, str]:
     return slots
 
 
-def _device(tree: Tree, bdf: str, slot: str | None, vfio_drivers: VfioDrivers) -> PciDevice:
+def _device(tree: Tree, bdf: str, slot: str | None, vfio_drivers: VfioDrivers, children: list[str]) -> PciDevice:
     base = f"{DEVICES}/{bdf}"
     place = tree.link_path(base) or base
     files = set(tree.names(place))
@@ -124,8 +133,8 @@ def _device(tree: Tree, bdf: str, slot: str | None, vfio_drivers: VfioDrivers) -
         runtime_status=tree.word(f"{base}/power/runtime_status"),
         consumers=_related(related, "consumer:pci:"),
         suppliers=_related(related, "supplier:pci:"),
-        nodes=_nodes(tree, base, files),
-        interfaces=tuple(tree.names(f"{base}/net")) if "net" in files else (),
+        nodes=tuple(name for name in children if name.startswith("/dev/")),
+        interfaces=tuple(name for name in children if not name.startswith("/dev/")),
     )
 
 
@@ -202,16 +211,19 @@ def _related(files: list[str], prefix: str) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if is_bdf(name)))
 
 
-def _nodes(tree: Tree, base: str, files: set[str]) -> tuple[str, ...]:
-    """Return the paths below /dev that stand for this function alone."""
-    nodes = []
-    if "drm" in files:
-        nodes += [f"/dev/dri/{name}" for name in tree.names(f"{base}/drm") if name.startswith(("card", "renderD"))]
-    if "nvme" in files:
-        nodes += [f"/dev/{name}" for name in tree.names(f"{base}/nvme")]
-    if "infiniband_verbs" in files:
-        nodes += [f"/dev/infiniband/{name}" for name in tree.names(f"{base}/infiniband_verbs")]
-    return tuple(nodes)
+def _children(tree: Tree) -> dict[str, list[str]]:
+    """Return the names in `_CLASSES` by the function that they belong to, those of nodes as paths below /dev."""
+    children: dict[str, list[str]] = {}
+    for kind, directory in _CLASSES.items():
+        names = tree.names(f"sys/class/{kind}")
+        disks = set(names) if kind == "block" else set()
+        for name in names:
+            path = tree.link_path(f"sys/class/{kind}/{name}") or ""
+            owners = bdfs_in(path)
+            # Partitions stand below their disk, connectors (card0-DP-1) below their card.
+            if owners and path.split("/")[-2] not in disks and not (kind == "drm" and "-" in name):
+                children.setdefault(owners[-1], []).append(f"{directory}{name}")
+    return children
 
 
 def _acs(tree: Tree, base: str) -> PciAcs | None:
