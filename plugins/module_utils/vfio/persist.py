@@ -42,8 +42,8 @@ _VENDOR_MODULES = {
 _UNIT_TEXT = f"""{HEADER}[Unit]
 Description=Give devices to vfio before their own drivers take them
 DefaultDependencies=no
-After=systemd-remount-fs.service systemd-modules-load.service
-Before=systemd-udev-trigger.service sysinit.target shutdown.target
+# After nothing: whatever waits for a disk would wait for udev, which waits for this.
+Before=systemd-modules-load.service systemd-udev-trigger.service sysinit.target shutdown.target
 Conflicts=shutdown.target
 
 [Service]

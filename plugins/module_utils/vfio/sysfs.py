@@ -14,6 +14,7 @@ import errno
 import os
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -131,7 +132,9 @@ def _write_alone(target: str, content: bytes) -> int:
     which somebody waits for the parent's output.
     """
     try:
-        os.closerange(0, os.sysconf("SC_OPEN_MAX"))
+        for path in list(Path("/proc/self/fd").iterdir()):
+            with suppress(OSError):  # the directory's own descriptor is closed already
+                os.close(int(path.name))
         for _descriptor in range(3):
             os.open(os.devnull, os.O_RDWR)
         os.write(os.open(target, os.O_WRONLY), content)
