@@ -28,7 +28,8 @@ def read_network(tree: Tree, mounts: list[Mount]) -> Network:
         {name: _interface(tree, name) for name in tree.names(_NET) if _is_interface(tree, name)}
     )
     routes = Routes(tree)
-    peers = sorted({*_ssh_peers(tree), *routes.connected_to(_SSH_PORT)})
+    # Only where nothing else tells: the kernel walks its whole table of connections, which is never quick.
+    peers = sorted(set(_ssh_peers(tree) or routes.connected_to(_SSH_PORT)))
     servers = {_server(mount) for mount in mounts if mount.filesystem in _NETWORK_FILESYSTEMS}
     return Network(
         interfaces=interfaces,
