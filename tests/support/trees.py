@@ -179,9 +179,11 @@ class _Capture:
         except OSError:
             return
         try:
-            self.tree[path] = data.decode()
+            text = data.decode()
         except UnicodeDecodeError:
             self.tree[path] = {"hex": data.hex()}
+            return
+        self.tree[path] = _without_comments(text) if path.startswith(("etc/", "usr/", "lib/", "run/")) else text
 
     def _link(self, path: str) -> None:
         if os.path.islink(f"/{path}"):
@@ -306,6 +308,11 @@ def _names(path: str) -> list[str]:
         return sorted(os.listdir(f"/{path}"))
     except OSError:
         return []
+
+
+def _without_comments(text: str) -> str:
+    """Return a configuration file's lines that count; the rest is the distribution's prose."""
+    return "".join(line for line in text.splitlines(keepends=True) if line.strip() and not line.startswith("#"))
 
 
 def _braces(pattern: str) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import re
 from dataclasses import replace
 
-from .model import Iommu, OpenHandle, Pci, PciDevice, Processes
+from .model import BlockDevice, Iommu, OpenHandle, Pci, PciDevice, Processes
 from .tree import Tree, bdfs_in, parse_integer
 
 _NOT_HARDWARE = ("/dev/pts/", "/dev/shm/", "/dev/mqueue/", "/dev/hugepages", "/dev/tty", "/dev/net/")  # noqa: S108
@@ -26,10 +26,13 @@ _UNIT = re.compile(r"([^/]+\.(?:service|scope))(?:/|$)")
 _KTHREADS = "proc/2/task/2/children"
 
 
-def read_handles(tree: Tree, pci: Pci, iommu: Iommu) -> tuple[Pci, Processes]:
-    """Return ``pci`` with the open handles of each function, and how many processes could be looked into."""
+def read_handles(tree: Tree, pci: Pci, iommu: Iommu, blocks: dict[str, BlockDevice]) -> tuple[Pci, Processes]:
+    """Return ``pci`` with the open handles of each function, and how many processes could be looked into.
+
+    ``blocks`` tell the hardware under a block device: who has a logical volume open has its disks open.
+    """
     found, processes = _walk(tree)
-    owners = _Owners(tree, pci, iommu)
+    owners = _Owners(tree, pci, iommu, blocks)
     by_device: dict[str, list[OpenHandle]] = {}
     described: dict[int, tuple[str, str | None]] = {}
     for pid, path in sorted(found):
@@ -107,10 +110,11 @@ def _describe(tree: Tree, pid: int) -> tuple[str, str | None]:
 class _Owners:
     """Finds the functions behind a device node; each path once."""
 
-    def __init__(self, tree: Tree, pci: Pci, iommu: Iommu) -> None:
+    def __init__(self, tree: Tree, pci: Pci, iommu: Iommu, blocks: dict[str, BlockDevice]) -> None:
         self._tree = tree
         self._devices = pci.devices
         self._groups = iommu.groups
+        self._blocks = blocks
         self._known: dict[str, tuple[str, ...]] = {}
         self._classes: list[str] | None = None
         self._minors: dict[int, str] | None = None
@@ -118,7 +122,8 @@ class _Owners:
     def of(self, path: str) -> tuple[str, ...]:
         """Return the BDFs whose driver stays busy while ``path`` is open."""
         if path not in self._known:
-            self._known[path] = tuple(bdf for bdf in self._find(path) if bdf in self._devices)
+            endpoints = (bdf for bdf in self._find(path) if bdf in self._devices)
+            self._known[path] = tuple(bdf for bdf in endpoints if not self._devices[bdf].is_bridge)
         return self._known[path]
 
     def _find(self, path: str) -> tuple[str, ...]:
@@ -134,14 +139,14 @@ class _Owners:
             return tuple(bdf for bdf, device in self._devices.items() if device.vfio_device == name)
         if path.startswith("/dev/vfio/"):
             group = self._groups.get(parse_integer(name.removeprefix("noiommu-")) or 0)
-            members = group.devices if group else ()
-            return tuple(bdf for bdf in members if bdf in self._devices and not self._devices[bdf].is_bridge)
+            return group.devices if group else ()
         if path.startswith("/sys/"):
             return bdfs_in(path)[-1:]
         match = _USB.fullmatch(path)
         if match:
             return bdfs_in(self._tree.link_path(f"sys/bus/usb/devices/usb{int(match[1])}") or "")[-1:]
-        return self._by_class(name)
+        block = self._blocks.get(name)
+        return block.pci_devices if block else self._by_class(name)
 
     def _nvidia(self, minor: int) -> tuple[str, ...]:
         """Return the GPU behind /dev/nvidiaN; every GPU of the driver where the driver does not say which."""

@@ -36,7 +36,8 @@ def read_host(root: str = "/", packages: tuple[str, ...] = (), directories: tupl
     mounts = read_mounts(tree)
     vfio_drivers = VfioDrivers(tree, release)
     cpu, boot, iommu, nodes = read_cpu(tree), read_boot(tree, mounts), read_iommu(tree), read_nodes(tree)
-    pci, processes = read_handles(tree, read_pci(tree, vfio_drivers, iomem), iommu)
+    storage = read_storage(tree, mounts, directories)
+    pci, processes = read_handles(tree, read_pci(tree, vfio_drivers, iomem), iommu, storage.devices)
     kvm_node = nodes.get("/dev/kvm")
     members = group_members(tree, kvm_node.gid) if kvm_node else ()
     installed = read_packages(tree, packages)
@@ -53,7 +54,7 @@ def read_host(root: str = "/", packages: tuple[str, ...] = (), directories: tupl
         kernel=read_kernel(tree, release),
         modules=read_modules(tree, release, vfio_drivers),
         security=read_security(tree, boot),
-        storage=read_storage(tree, mounts, directories),
+        storage=storage,
         network=read_network(tree, mounts),
         vmm=read_vmm(tree, installed),
         confidential=read_confidential(tree, cpu, boot),

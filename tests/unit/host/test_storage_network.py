@@ -86,6 +86,15 @@ def test_network_disks_and_memory_disks_have_no_function(host: HostTree) -> None
     ]
 
 
+def test_who_has_a_logical_volume_open_has_its_disks_open(host: HostTree) -> None:
+    host.mapped(3, "vg0-osd", ("nvme0n1p2", "nvme1n1"))
+    host.process(40, "ceph-osd", ("/dev/dm-3",), "ceph-osd@1.service")
+    devices = host_of(host.tree).pci.devices
+    assert [handle.path for handle in devices[_DISK].handles] == ["/dev/dm-3"]
+    assert [handle.command for handle in devices[_OTHER].handles] == ["ceph-osd"]
+    assert devices[_NIC].handles == ()
+
+
 def test_file_systems_without_a_device_are_no_use(host: HostTree) -> None:
     for number, target, kind in (("0:1", "/proc", "proc"), ("0:2", "/run", "tmpfs"), ("0:3", "/o", "overlay")):
         host.mount(number, target, kind, kind)
