@@ -24,7 +24,7 @@ STYLE = """
 .topology text{font:11px ui-monospace,Menlo,Consolas,monospace;fill:currentColor}
 .topology .title{font-size:12px;font-weight:bold}
 .topology .panel{fill:none;stroke:currentColor;stroke-opacity:.45}
-.topology .wire{fill:none;stroke:currentColor;stroke-opacity:.55}
+.topology .wire{fill:none;stroke:#888}
 .topology .box{fill:none;stroke:currentColor;stroke-opacity:.6}
 .topology .gpu{stroke-width:2.5;stroke-opacity:1}
 .topology .fabric{stroke-width:1.5;stroke-dasharray:6 2;stroke-opacity:1}

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from shlex import quote
 
 from ansible_collections.vllmd.platform.plugins.module_utils.checks.common import (
@@ -29,10 +29,22 @@ from ansible_collections.vllmd.platform.plugins.module_utils.checks.model import
     unknown,
 )
 from ansible_collections.vllmd.platform.plugins.module_utils.checks.policy import Policy
-from ansible_collections.vllmd.platform.plugins.module_utils.host.model import Host, PciDevice
+from ansible_collections.vllmd.platform.plugins.module_utils.host.model import Host, OpenHandle, PciDevice
 
 _VFIO_MODULES = ("vfio_pci", "vfio_iommu_type1")
 _NVIDIA_MODULES = ("nvidia", "nvidia_drm", "nvidia_modeset", "nvidia_uvm")
+
+
+def _stop(handles: Iterable[OpenHandle]) -> str:
+    """Return the command that ends who holds them: services where they are known, else processes."""
+    by_service: dict[str, set[int]] = {}
+    for item in handles:
+        # Stopping a scope would end a whole login session.
+        by_service.setdefault(item.unit if item.unit and item.unit.endswith(".service") else "", set()).add(item.pid)
+    pids = sorted(by_service.pop("", ()))
+    units = sorted(by_service)
+    commands = [f"systemctl stop {' '.join(map(quote, units))}"] * bool(units)
+    return " && ".join(commands + [f"kill {' '.join(map(str, pids))}"] * bool(pids))
 
 
 @check(
@@ -79,10 +91,7 @@ def open_handles(host: Host, policy: Policy) -> Iterator[Outcome]:
         holders = join(sorted({f"{item.command} (pid {item.pid})" for item in device.handles}), 4)
         if on_vfio(device):
             return Outcome(INFO, f"used by {holders}")
-        units = sorted({item.unit for item in device.handles if item.unit})
-        pids = sorted({item.pid for item in device.handles})
-        remedy = f"systemctl stop {' '.join(map(quote, units))}" if units else f"kill {' '.join(map(str, pids))}"
-        return Outcome(FAIL, f"used by {holders}", remedy)
+        return Outcome(FAIL, f"used by {holders}", _stop(device.handles))
 
     yield from each(found, map(judge, found))
 
@@ -297,13 +306,11 @@ def companion_handles(host: Host, policy: Policy) -> Iterator[Outcome]:
 
     def judge(device: PciDevice) -> Outcome:
         held = [
-            f"{item.bdf}: {handle.command} (pid {handle.pid}, {handle.path})"
-            for item in group_endpoints(host, device)
-            if not on_vfio(item)
-            for handle in item.handles
+            (item, handle) for item in group_endpoints(host, device) if not on_vfio(item) for handle in item.handles
         ]
         if not held:
             return Outcome(PASS, "none")
-        return Outcome(FAIL, join(held, 4), "stop these processes (systemctl status PID names their service)")
+        holders = (f"{item.bdf}: {handle.command} (pid {handle.pid}, {handle.path})" for item, handle in held)
+        return Outcome(FAIL, join(holders, 4), _stop(handle for _item, handle in held))
 
     yield from each(found, map(judge, found))

@@ -30,7 +30,8 @@ font:bold 12px/18px ui-monospace,monospace}
 .FAIL{color:var(--fail);border:4px double}.RISK{color:var(--risk)}.WARN{color:var(--warn);border-style:dashed}
 .SKIP{color:var(--skip);border-style:dotted}.INFO{color:var(--info);border-width:1px}
 .PASS{color:var(--pass);border-color:transparent}
-.meter{width:120px;height:10px}details>summary{cursor:pointer}
+.fleet th span{writing-mode:vertical-rl;font-weight:normal}.fleet td,.fleet th{vertical-align:bottom}
+.fleet .meter{width:48px}.meter{width:120px;height:10px}details>summary{cursor:pointer}
 @media(prefers-color-scheme:dark){:root{
 --fail:#ff8a80;--risk:#e6a3ee;--warn:#f0c36b;--skip:#9fd0da;--info:#a8c7fa;--pass:#8fd19a}}
 """
@@ -70,8 +71,9 @@ def _score(score: int | None) -> str:
     )
 
 
-def _counts(report: dict[str, Any]) -> str:
-    return " ".join(f"{report['counts'][status]} {_status(status)}" for status in STATUSES if report["counts"][status])
+def _counts(report: dict[str, Any], statuses: tuple[str, ...] = STATUSES) -> str:
+    counts = report["counts"]
+    return " ".join(f"{_status(status)} {counts[status]}" for status in statuses if counts[status])
 
 
 def _subjects(subjects: list[str]) -> str:
@@ -152,13 +154,16 @@ def host_page(report: dict[str, Any]) -> str:
 
 def _fleet_rows(reports: list[dict[str, Any]]) -> Iterator[str]:
     names = list(reports[0]["scores"]) if reports else []
-    yield f"<table>{_head('Host', 'Verdict', 'Score', 'Findings', *names)}<tbody>"
+    sideways = "".join(f"<th><span>{_e(name)}</span></th>" for name in names)
+    yield '<table class="fleet"><thead><tr><th>Host</th><th>Verdict</th><th>Score</th><th>Findings</th>'
+    yield f"{sideways}</tr></thead><tbody>"
     for report in reports:
         values = [report["scores"].get(name) for name in names]
         cells = "".join(f"<td>{'' if value is None else value}</td>" for value in values)
         link = f'<a href="{_e(report["page"])}">{_e(report["host"])}</a>' if report.get("page") else _e(report["host"])
         yield f'<tr><td class="narrow">{link}</td><td class="narrow">{_e(report["verdict"])}</td>'
-        yield f'<td class="narrow">{_score(report["score"])}</td><td>{_counts(report)}</td>{cells}</tr>'
+        yield f"<td>{_score(report['score'])}</td>"
+        yield f'<td class="narrow">{_counts(report, STATUSES[:3]) or "nothing wrong"}</td>{cells}</tr>'
     yield "</tbody></table>"
 
 
