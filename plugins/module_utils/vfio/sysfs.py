@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 PCI = "bus/pci"
+_PAGE_BYTES = 4096
 _FIRST_PAUSE_SECONDS = 0.0005
 _LONGEST_PAUSE_SECONDS = 0.05
 _MODPROBE_SECONDS = 60
@@ -58,9 +59,16 @@ class RealSysfs:
     def read(self, path: str) -> str | None:
         """Return the text of a file without blanks around it; None when it cannot be read."""
         try:
-            return (self._sys / path).read_text(encoding="utf-8", errors="replace").strip()
+            descriptor = os.open(self._sys / path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
             return None
+        try:
+            # An attribute is at most a page; what is longer is none, and may have no end.
+            return os.read(descriptor, _PAGE_BYTES).decode("utf-8", "replace").strip()
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
 
     def link(self, path: str) -> str | None:
         """Return the last part of a symbolic link's target; None when there is no such link."""

@@ -255,6 +255,15 @@ def test_a_write_says_what_the_kernel_says(scratch: Path) -> None:
     assert (sysfs.entries("nowhere"), sysfs.read("nowhere"), sysfs.link("bus/pci/good")) == ([], None, None)
 
 
+def test_a_file_without_end_is_read_for_a_page(scratch: Path) -> None:
+    (scratch / "sys").mkdir()
+    (scratch / "sys/attribute").symlink_to("/dev/zero")
+    (scratch / "sys/waits").symlink_to(scratch / "fifo")
+    os.mkfifo(scratch / "fifo")
+    assert RealSysfs(scratch).read("attribute") == "\0" * 4096
+    assert RealSysfs(scratch).read("waits") == ""
+
+
 def test_a_write_that_never_returns_is_left_behind(scratch: Path) -> None:
     (scratch / "sys").mkdir()
     # Opening a FIFO to write waits for a reader, as a driver waits for its last user.
