@@ -55,7 +55,7 @@ class Run:
         """Give back what is asked for, or everything. Raises choose.SelectionError, ServiceError, OSError."""
         if not self._recovered():
             return self.outcome
-        host = self._outside.read()
+        host = self._look()
         groups = recorded(self._record, self._selected(host))
         host, used = self._wait(host, lambda now: self._used(now, groups))
         if used:
@@ -100,10 +100,17 @@ class Run:
         self.outcome.errors += describe(stuck)
         return not stuck
 
+    def _look(self) -> Host:
+        """Read the host for the first time."""
+        host = self._outside.read()
+        self.outcome.initramfs = host.boot.initramfs or ""
+        self.outcome.is_systemd = host.system.init == "systemd"
+        return host
+
     def _decide(self) -> tuple[Host, Plan]:
         """Return the plan, after what holds devices open has ended or the time for that is over."""
         request, record, sysfs = self._options.request, self._record, self._outside.sysfs
-        host = self._outside.read()
+        host = self._look()
         made = plan(host, request, record, sysfs)
         held = {each.bdf for each in made.refusals if each.code == IN_USE}
         if not held or any(each.code != IN_USE for each in made.refusals):
@@ -248,8 +255,6 @@ class Run:
         known = host.boot.initramfs in persist.INITRAMFS_TOOLS
         stale = known and any(each.path in persist.IN_INITRAMFS for each in changes)
         self.outcome.initramfs_stale = known and (stale or marker.exists())
-        self.outcome.initramfs = host.boot.initramfs or ""
-        self.outcome.is_systemd = host.system.init == "systemd"
         self.outcome.changed = self.outcome.changed or bool(changes)
         self.outcome.diff += [each.diff() for each in changes]
         if self._outside.check:
