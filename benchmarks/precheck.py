@@ -213,17 +213,20 @@ def numbers(text: str) -> list[int]:
 def main() -> None:
     """Run the benchmark and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--runs", type=int, default=20, help="of the module on one host; 0: none")
     parser.add_argument("--sizes", type=numbers, default=[10, 50, 100, 200])
     parser.add_argument("--baseline-sizes", type=numbers, default=[10, 50, 200])
     parser.add_argument("--forks", type=int, default=10)
     parser.add_argument("--keep", type=Path, help="add to the fleets measured earlier, in this JSON file")
     parser.add_argument("--svg", type=Path, help="write the growth as a chart")
     given = parser.parse_args()
+    if not shutil.which("ansible-playbook"):
+        parser.error("ansible-playbook is not on PATH; put the bin directory of the Python environment there")
     with tempfile.TemporaryDirectory(prefix="vllmd-precheck-") as name:
         work = Path(name)
         roots = lay_out(work)
-        one_host(roots["hgx-h100"], work, given.runs)
+        if given.runs:
+            one_host(roots["hgx-h100"], work, given.runs)
         sizes = {"precheck": given.sizes, "one task each": given.baseline_sizes}
         taken = fleets(roots, sizes, given.forks, work)
     if given.keep:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from shlex import quote
 
 from ansible_collections.vllmd.platform.plugins.module_utils.checks.model import (
     FAIL,
@@ -119,31 +120,29 @@ def debian_architecture(host: Host) -> str:
     return "arm64" if host.system.architecture == "aarch64" else "amd64"
 
 
+_INSTALL_KERNEL = 'kernel-install add "$(uname -r)" "/boot/vmlinuz-$(uname -r)"'
+
+
 def set_parameter(host: Host, parameter: str) -> str:
     """Return the commands that add a kernel parameter with this host's boot loader; it takes effect after a reboot."""
     if host.boot.loader == "grub":
         line = f'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX {parameter}"'
         return f"echo '{line}' >> /etc/default/grub.d/90-vllmd.cfg && update-grub && systemctl reboot"
     if host.boot.loader == "systemd-boot":
-        return (
-            f"sed -i '1s/$/ {parameter}/' /etc/kernel/cmdline && "
-            'kernel-install add "$(uname -r)" "/boot/vmlinuz-$(uname -r)" && systemctl reboot'
-        )
+        return f"sed -i '1s|$| {parameter}|' /etc/kernel/cmdline && {_INSTALL_KERNEL} && systemctl reboot"
     return f"add {parameter} to the kernel command line where this host's boot loader keeps it, then reboot"
 
 
 def drop_parameter(host: Host, parameter: str) -> str:
-    """Return the commands that find and remove a kernel parameter with this host's boot loader."""
+    """Return the commands that find and remove a kernel parameter, such as ``iommu=``, with this host's boot loader."""
+    pattern = parameter.replace(".", "[.]")
     if host.boot.loader == "grub":
-        return (
-            f"sed -i 's/ *{parameter}[^ \"]*//g' /etc/default/grub /etc/default/grub.d/*.cfg && update-grub && "
-            "systemctl reboot"
-        )
+        paths = {item.path for item in host.boot.loader_settings if parameter in item.value} or {"/etc/default/grub"}
+        files = " ".join(map(quote, sorted(paths)))
+        # A word boundary, because iommu= is the end of intel_iommu=, too.
+        return f"sed -i 's/ *\\b{pattern}[^ \"]*//g' {files} && update-grub && systemctl reboot"
     if host.boot.loader == "systemd-boot":
-        return (
-            f"sed -i 's/ *{parameter}[^ ]*//g' /etc/kernel/cmdline && "
-            'kernel-install add "$(uname -r)" "/boot/vmlinuz-$(uname -r)" && systemctl reboot'
-        )
+        return f"sed -i 's/ *\\b{pattern}[^ ]*//g' /etc/kernel/cmdline && {_INSTALL_KERNEL} && systemctl reboot"
     return f"remove {parameter} from the kernel command line where this host's boot loader keeps it, then reboot"
 
 
