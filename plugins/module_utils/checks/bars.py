@@ -7,8 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ansible_collections.vllmd.platform.plugins.module_utils.checks.common import (
+    AMD,
     GIB,
     MIB,
+    NVIDIA,
     accelerators,
     each,
     gib,
@@ -70,7 +72,7 @@ def bar_assigned(host: Host, policy: Policy) -> Iterator[Outcome]:
     reference="PCI Express Base Specification, 7.8.6, Resizable BAR",
 )
 def bar_size(host: Host, policy: Policy) -> Iterator[Outcome]:
-    """WARN for a 3D controller (0302) whose largest 64-bit BAR is 256 MiB or less."""
+    """WARN for a 3D controller (0302) of NVIDIA or AMD whose largest 64-bit BAR is 256 MiB or less."""
     found = accelerators(host, policy)
 
     def judge(device: PciDevice) -> Outcome:
@@ -78,7 +80,7 @@ def bar_size(host: Host, policy: Policy) -> Iterator[Outcome]:
         if not sizes:
             return unknown("the resource file, or it holds no BAR,")
         largest = max(sizes)
-        if largest > _SMALL_BAR_BYTES or not has_class(device, "0302"):
+        if largest > _SMALL_BAR_BYTES or not has_class(device, "0302") or device.vendor_id not in (NVIDIA, AMD):
             return Outcome(PASS, f"largest BAR {gib(largest)}")
         return Outcome(
             WARN, f"largest BAR {gib(largest)}", "enable 'Above 4G Decoding' and 'Resizable BAR' in the firmware setup"

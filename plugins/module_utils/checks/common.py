@@ -23,6 +23,7 @@ from ansible_collections.vllmd.platform.plugins.module_utils.host.model import H
 GIB = 1024**3
 MIB = 1024**2
 NVIDIA = "10de"
+AMD = "1002"
 _NVSWITCH_CLASS = 0x068000  # "other bridge", but an endpoint: no PCI header of a bridge
 _VFIO_DRIVERS = ("vfio-pci",)
 
@@ -91,7 +92,9 @@ def each(devices: Iterable[PciDevice], outcomes: Iterable[Outcome]) -> Iterator[
 
 
 def gib(value_bytes: int) -> str:
-    """Return a size for a person: 512 MiB, 1.5 GiB, 64 GiB."""
+    """Return a size for a person: 16 KiB, 512 MiB, 1.5 GiB, 64 GiB."""
+    if 0 < value_bytes < MIB:
+        return f"{value_bytes / 1024:.4g} KiB"
     if value_bytes < GIB:
         return f"{value_bytes / MIB:.4g} MiB"
     return f"{value_bytes / GIB:.4g} GiB"

@@ -167,6 +167,9 @@ def group_companions(host: Host, policy: Policy) -> Iterator[Outcome]:
 )
 def acs(host: Host, policy: Policy) -> Iterator[Outcome]:
     """RISK for a bridge that has ACS and does not use all of it; SKIP for one whose configuration was not readable."""
+    if not host.iommu.is_on:
+        yield Outcome(SKIP, "the kernel enables ACS together with the IOMMU; see check iommu-enabled")
+        return
     bridges = sorted({bdf for device in accelerators(host, policy) for bdf in device.upstream})
     for bdf in bridges:
         bridge = host.pci.devices.get(bdf)

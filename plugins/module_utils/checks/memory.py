@@ -98,6 +98,8 @@ def hugepages_reserved(host: Host, policy: Policy) -> Outcome:
     if have or not wants_passthrough(host, policy):
         return Outcome(PASS if have else INFO, f"{listed}; the policy requires none")
     half = (host.memory.total_bytes or 0) // 2
+    # Pages of 1 GiB are of use only where many of them fit.
+    largest = max((pool.size_bytes for pool in pools if pool.size_bytes <= half // 8), default=largest)
     return Outcome(
         WARN, "none are set aside, and devices are passed through", _reserve(largest, max(half // largest, 1))
     )

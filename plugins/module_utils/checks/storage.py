@@ -9,6 +9,7 @@ from ansible_collections.vllmd.platform.plugins.module_utils.checks.model import
     FAIL,
     INFO,
     PASS,
+    SKIP,
     WARN,
     Outcome,
     check,
@@ -117,6 +118,8 @@ def image_disk(host: Host, policy: Policy) -> Outcome:
     # A virtual disk says that it rotates unless somebody configured it otherwise.
     physical = [name for name in names if not name.startswith(_VIRTUAL_DISKS)]
     known = {name: host.storage.devices[name].is_rotational for name in physical}
+    if names and not physical:
+        return Outcome(SKIP, f"{join(names)} is a virtual disk, and what is below it is the host's own")
     if not any(value is not None for value in known.values()):
         return unknown(f"whether {join(names)} rotates")
     rotating = [name for name, value in known.items() if value]
