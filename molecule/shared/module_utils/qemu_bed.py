@@ -2,9 +2,9 @@
 
 A host is described by slots. Each slot is one device behind a PCIe root port of its own, so its functions are one IOMMU
 group, and slot N is PCI bus N: the first function of the first slot is 0000:01:00.0 in the guest. A function is named
-after what it stands in for (STAND_INS), or is SYSTEM_DISK or NETWORK, the machine's own, which otherwise get slots after
-the listed ones. Neighbouring slots with `acs: false` hang off functions of one port without access control services, so
-they share one group with these ports.
+after what it stands in for (STAND_INS), or is SYSTEM_DISK or NETWORK, the machine's own, which otherwise get slots
+after the listed ones. Neighbouring slots with `acs: false` hang off functions of one port without access control
+services, so they share one group with these ports.
 
 Outside the slots, on bus 0, every host has a boot display (00:02.0), a seed disk (00:03.0) and an ISA bridge (00:1f.0).
 """
