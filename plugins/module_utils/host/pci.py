@@ -117,7 +117,7 @@ def _device(tree: Tree, bdf: str, slot: str | None, vfio_drivers: VfioDrivers, c
         enabled=(tree.count(f"{base}/enable") or 0) > 0 if "enable" in files else None,
         boot_vga=flag("boot_vga"),
         bars=bars,
-        bars_bytes=sum(bar.size_bytes for bar in bars if bar.is_memory and bar.index < _ROM_INDEX),
+        bars_bytes=sum(each.size_bytes for each in bars if each.is_memory and each.index < _ROM_INDEX),
         windows=tuple(each for each in ranges if each.index > _ROM_INDEX) if is_bridge else (),
         has_rom="rom" in files,
         can_reset="reset" in files,

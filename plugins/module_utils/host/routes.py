@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import ipaddress
 import sys
+from typing import TypeAlias
 
 from .tree import Tree, parse_integer
 
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Address: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
 _REJECT, _UP = 0x0200, 0x0001
 _ESTABLISHED = "01"
 _MOST_BYTES = 4 * 1024 * 1024
