@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,9 @@ def converge(host: Any, variables: dict[str, Any], *arguments: str) -> Outcome:
     environment.pop("ANSIBLE_STDOUT_CALLBACK", None)
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
     return Outcome(result.returncode, result.stdout + result.stderr)
+
+
+@pytest.fixture(scope="module")
+def converge_again(host: Any) -> Callable[..., Outcome]:
+    """`converge` for the module's host, for a scenario whose tests have a conftest.py of their own."""
+    return partial(converge, host)

@@ -1,7 +1,7 @@
 """A guest that boots in seconds: Debian's cloud kernel and a busybox initramfs, made once and cached.
 
-It answers `GET /health` on port 8000, shows a login-free console on ttyS0, lists its disks there and powers off on the
-ACPI power button. `tiny.poweroff` or `tiny.panic` on its command line make it do that once it is up. Needs apt, dpkg,
+It answers `GET /health` on port 8000, shows a login-free console on ttyS0, lists its disks, the first words on them and its
+PCI functions there, and powers off on the ACPI power button. `tiny.poweroff` or `tiny.panic` on its command line make it do that once it is up. Needs apt, dpkg,
 busybox-static. Run it to print the paths:
 
     python3 tests/support/tiny_guest.py
@@ -44,6 +44,10 @@ done
 for disk in /sys/block/vd*; do
   [ -e "$disk" ] || continue
   echo "tiny-guest: ${disk##*/} ro=$(cat "$disk/ro") sectors=$(cat "$disk/size") serial=$(cat "$disk/serial")"
+  echo "tiny-guest: ${disk##*/} reads $(head -c 64 "/dev/${disk##*/}" | tr -dc 'a-z0-9 -' | head -c 32)"
+done
+for device in /sys/bus/pci/devices/*; do
+  echo "tiny-guest: pci ${device##*/} $(cat "$device/class" "$device/vendor" "$device/device" | tr '\\n' ' ')"
 done
 echo "tiny-guest: cpus=$(nproc) memory_kib=$(awk '/MemTotal/ {print $2}' /proc/meminfo) cmdline=$(cat /proc/cmdline)"
 printf 'ok\\n' >/www/health

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -68,21 +67,7 @@ def seed(upper: Path, params: dict) -> str:
     put("root/.ssh/authorized_keys", params["authorized_key"].strip() + "\n", 0o600)
     (upper / "root").chmod(0o700)
     (upper / "root/.ssh").chmod(0o700)
-    key = upper / "etc/ssh/ssh_host_ed25519_key"
-    key.parent.mkdir(parents=True, exist_ok=True)
-    bed.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(key))
-    return " ".join(key.with_suffix(".pub").read_text(encoding="ascii").split()[:2])
-
-
-def enter_own_cgroup(machine: str) -> None:
-    """Move this process into a group of the machine's own in every hierarchy, so that hosts do not share one."""
-    for directory in bed.cgroup_directories(machine):
-        directory.mkdir(exist_ok=True)
-        for setting in ("cpuset.cpus", "cpuset.mems"):  # a v1 cpuset accepts no process before these are filled
-            inherited = directory.parent / setting
-            if inherited.exists():
-                (directory / setting).write_text(inherited.read_text(encoding="ascii"), encoding="ascii")
-        (directory / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+    return bed.make_host_key(upper)
 
 
 def start(params: dict, state: Path) -> subprocess.Popen:
@@ -121,26 +106,8 @@ def start(params: dict, state: Path) -> subprocess.Popen:
             start_new_session=True,
             # A hybrid cgroup tree here must not keep the host from the unified one that it has in real life.
             env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
-            preexec_fn=None if managed else lambda: enter_own_cgroup(machine),  # noqa: PLW1509 - single-threaded here
+            preexec_fn=None if managed else lambda: bed.enter_own_cgroup(machine),  # noqa: PLW1509 - single-threaded here
         )
-
-
-def wait_for_ssh(process: subprocess.Popen, address: str, timeout: int, console: Path) -> None:
-    """Return once sshd greets; BedError with the console's end when the host dies or the time is up."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            with socket.create_connection((address, 22), timeout=1) as connection:
-                if connection.recv(4) == b"SSH-":
-                    return
-        except OSError:
-            pass
-        code = process.poll()
-        if code is not None or time.monotonic() > deadline:
-            why = f"systemd-nspawn ended with {code}" if code is not None else f"no ssh answer in {timeout} s"
-            last = "\n".join(console.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-            raise bed.BedError(f"test host at {address} did not come up: {why}. Its console ({console}) ends:\n{last}")
-        time.sleep(0.1)
 
 
 def leader_of(pid: int) -> int:
@@ -167,7 +134,7 @@ def make(params: dict, state: Path) -> dict:
         "start_ticks": bed.start_ticks(process.pid),
     }
     bed.write_record(state / "host.json", record)
-    wait_for_ssh(process, address, params["timeout"], state / "console.log")
+    bed.wait_for_ssh(lambda: process.poll() is None, address, params["timeout"], state / "console.log")
     return {**record, "leader": leader_of(process.pid), "seconds": round(time.monotonic() - began, 2)}
 
 

@@ -19,8 +19,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 STATE_ROOT = Path("/var/tmp/vllmd-molecule")  # noqa: S108 - a fixed name on disk: a later run must find what a broken one left
@@ -118,6 +120,48 @@ def cgroup_directories(machine: str) -> list[Path]:
     with Path("/proc/self/mounts").open(encoding="utf-8") as mounts:
         roots = [Path(line.split(" ")[1]) for line in mounts if line.split(" ")[2] in ("cgroup", "cgroup2")]
     return [root / f"vllmd-molecule-{machine}" for root in dict.fromkeys(roots) if CGROUP_ROOT in (root, *root.parents)]
+
+
+def enter_own_cgroup(machine: str) -> None:
+    """Move this process into a group of the machine's own in every hierarchy, so that hosts do not share one."""
+    for directory in cgroup_directories(machine):
+        directory.mkdir(exist_ok=True)
+        for setting in ("cpuset.cpus", "cpuset.mems"):  # a v1 cpuset accepts no process before these are filled
+            inherited = directory.parent / setting
+            if inherited.exists():
+                (directory / setting).write_text(inherited.read_text(encoding="ascii"), encoding="ascii")
+        (directory / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+
+
+def make_host_key(root: Path) -> str:
+    """Make the host key of a test host in the tree it is going to boot; the public one, as known_hosts wants it."""
+    key = root / "etc/ssh/ssh_host_ed25519_key"
+    key.parent.mkdir(parents=True, exist_ok=True)
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(key))
+    return " ".join(key.with_suffix(".pub").read_text(encoding="ascii").split()[:2])
+
+
+def wait_for_ssh(
+    is_alive: Callable[[], bool], address: str, timeout: float, console: Path, answer_seconds: float = 1.0
+) -> None:
+    """Return once sshd greets; BedError with the console's end when the host dies or the time is up.
+
+    An emulated host can take longer than `answer_seconds` for its greeting, and then is only asked again.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            with socket.create_connection((address, 22), timeout=answer_seconds) as connection:
+                if connection.recv(4) == b"SSH-":
+                    return
+        except OSError:
+            pass
+        alive = is_alive()
+        if not alive or time.monotonic() > deadline:
+            why = f"no ssh answer in {timeout:.0f} s" if alive else "its process ended"
+            last = "\n".join(console.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+            raise BedError(f"test host at {address} did not come up: {why}. Its console ({console}) ends:\n{last}")
+        time.sleep(0.1)
 
 
 def kill_group(machine: str) -> None:
