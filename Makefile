@@ -20,6 +20,9 @@ help: ## list the targets
 run: ## from a fresh machine to a chat answer: packages, image, virtual machine, question
 	@scripts/play site.yml -i $(INVENTORY) $(ARGS)
 
+precheck: ## what the hosts can do and what they lack; changes nothing on them; exit status 0 ready, 2 not
+	@scripts/bootstrap run && scripts/precheck -i $(INVENTORY) $(ARGS)
+
 status: ## what runs here, and how to reach it
 	@scripts/play playbooks/status.yml -i $(INVENTORY) $(ARGS)
 

@@ -10,8 +10,8 @@ module: vfio_cmdline
 short_description: Put the IOMMU's parameters on the kernel's command line
 version_added: 0.1.0
 description:
-  - Adds what passthrough needs on this host (C(intel_iommu=on) and C(iommu=pt) on Intel, C(iommu=pt) on AMD) to the
-    command line in the boot loader's files. Nothing that is there is replaced, and the previous files are kept.
+  - Adds what passthrough needs on this host (C(intel_iommu=on) on Intel, nothing on AMD and Arm) and what is asked for
+    to the command line in the boot loader's files. Nothing that is there is replaced, and the previous files are kept.
   - For GRUB it writes a file in F(/etc/default/grub.d), for systemd-boot it extends F(/etc/kernel/cmdline) and the
     loader's entries.
   - Says whether the running kernel lacks any of it.

@@ -55,12 +55,10 @@ class Edit:
 def iommu_parameters(host: Host) -> tuple[str, ...]:
     """Return the words that passthrough needs on this host's command line.
 
-    Intel's IOMMU is off by default in some kernels; AMD's and arm64's are on. ``iommu=pt`` spares the host's own
-    devices the translation; it is x86's word for it.
+    Intel's IOMMU is off by default in some kernels; AMD's and arm64's are on. ``iommu=pt`` is not among them: it spares
+    the host's own devices the translation, but then a device that comes back from a guest may write all memory.
     """
-    if host.cpu.vendor == "intel":
-        return ("intel_iommu=on", "iommu=pt")
-    return ("iommu=pt",) if host.cpu.vendor == "amd" else ()
+    return ("intel_iommu=on",) if host.cpu.vendor == "intel" else ()
 
 
 def unmet(host: Host, parameters: Iterable[str]) -> tuple[str, ...]:

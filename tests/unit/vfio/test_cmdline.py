@@ -46,7 +46,8 @@ def write(root: Path, path: str, text: str) -> Path:
 
 
 def bring(root: Path, on: m.Host, *extra: str, present: bool = True, check: bool = False) -> Result:
-    return Files(root, on).bring(extra, present, check)
+    """Bring the files of ``on`` to what passthrough needs, with iommu=pt as a site may ask for it, and ``extra``."""
+    return Files(root, on).bring(("iommu=pt", *extra), present, check)
 
 
 def tree(root: Path) -> dict[str, str]:
@@ -159,8 +160,8 @@ def test_only_what_the_running_kernel_lacks_is_worth_a_reboot() -> None:
 
 
 def test_what_passthrough_needs_by_processor() -> None:
-    assert cmdline.iommu_parameters(host(vendor="intel")) == INTEL
-    assert cmdline.iommu_parameters(host(vendor="amd")) == ("iommu=pt",)
+    assert cmdline.iommu_parameters(host(vendor="intel")) == ("intel_iommu=on",)
+    assert cmdline.iommu_parameters(host(vendor="amd")) == ()
     assert cmdline.iommu_parameters(host(vendor="arm")) == ()
 
 
