@@ -1,8 +1,8 @@
 """A guest that boots in seconds: Debian's cloud kernel and a busybox initramfs, made once and cached.
 
-It answers `GET /health` on port 8000, shows a login-free console on ttyS0, lists its disks, the first words on them and its
-PCI functions there, and powers off on the ACPI power button. `tiny.poweroff` or `tiny.panic` on its command line make it do that once it is up. Needs apt, dpkg,
-busybox-static. Run it to print the paths:
+It answers `GET /health` on port 8000, shows a login-free console on ttyS0, lists its disks, the first words on them and
+its PCI functions there, and powers off on the ACPI power button. `tiny.poweroff` or `tiny.panic` on its command line
+make it do that once it is up. Needs apt, dpkg, cpio and busybox-static. Run it to print the paths:
 
     python3 tests/support/tiny_guest.py
 """
