@@ -44,7 +44,7 @@ class Outcome:
     subject: str = ""
 
 
-Examine = Callable[[Host, Policy], Outcome | Iterable[Outcome]]
+Examine = Callable[[Host, Policy], "Outcome | Iterable[Outcome]"]
 
 
 @dataclass(frozen=True)
