@@ -151,11 +151,11 @@ def main() -> None:
     try:
         policy = make_policy(module.params["policy"])
         host = read_host(module.params["root"], policy.packages, (policy.image_directory,))
+        report = run_checks(host, policy).as_dict()
     except PolicyError as error:
         module.fail_json(msg=f"precheck: {error}")
     except OSError as error:
         module.fail_json(msg=f"precheck: {error.filename or module.params['root']}: {error.strerror}")
-    report = run_checks(host, policy).as_dict()
     report["host"] = host.system.hostname or "this host"
     report["checked"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     module.exit_json(changed=False, report=report, seconds=round(time.monotonic() - began, 4))

@@ -36,7 +36,8 @@ class Function:
     """A PCI function. ``natives`` are the drivers whose id tables match it, the one that probes first in front.
 
     ``refused_by`` is the errno with which a driver's probe fails; ``kept_by`` are drivers that never let go;
-    ``polls_to_leave`` is how many sleeps its driver link stays after unbind was written, as another process sees it.
+    ``polls_to_leave`` is how many sleeps its driver link stays after unbind was written, as another process sees it;
+    a vfio driver that nobody uses lets go sooner or later.
     """
 
     bdf: str
@@ -229,7 +230,7 @@ class SimulatedSysfs:
         if driver in function.kept_by:
             function.driver, function.stuck = None, True
             raise TimeoutError(errno.ETIMEDOUT, "the kernel has not returned in time")
-        if function.polls_to_leave:
+        if function.polls_to_leave and not (driver.startswith("vfio") and function.polls_to_leave >= _FOREVER):
             function.leaving = function.polls_to_leave
         else:
             function.driver = None

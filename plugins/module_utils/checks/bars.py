@@ -48,10 +48,12 @@ def bar_assigned(host: Host, policy: Policy) -> Iterator[Outcome]:
     found = accelerators(host, policy)
 
     def judge(device: PciDevice) -> Outcome:
-        bars = [bar for bar in device.bars if bar.index < 6 and bar.size_bytes]
+        bars = [region for region in device.bars if region.index < 6 and region.size_bytes]
         if not bars:
             return unknown("the resource file, or it holds no BAR,")
-        lost = [f"BAR {bar.index} ({gib(bar.size_bytes)})" for bar in bars if not bar.start and bar.is_memory]
+        lost = [
+            f"BAR {region.index} ({gib(region.size_bytes)})" for region in bars if not region.start and region.is_memory
+        ]
         if not lost:
             return Outcome(PASS, f"{len(bars)} BARs, {gib(device.bars_bytes)}")
         return Outcome(
@@ -76,7 +78,7 @@ def bar_size(host: Host, policy: Policy) -> Iterator[Outcome]:
     found = accelerators(host, policy)
 
     def judge(device: PciDevice) -> Outcome:
-        sizes = [bar.size_bytes for bar in device.bars if bar.is_memory and bar.index < 6]
+        sizes = [region.size_bytes for region in device.bars if region.is_memory and region.index < 6]
         if not sizes:
             return unknown("the resource file, or it holds no BAR,")
         largest = max(sizes)
@@ -104,12 +106,16 @@ def mmio64(host: Host, policy: Policy) -> Iterator[Outcome]:
     remedy = "enable 'Above 4G Decoding' and enlarge 'MMIO High Size' in the firmware setup"
 
     def judge(device: PciDevice) -> Outcome:
-        large = [bar for bar in device.bars if bar.is_64bit and bar.is_memory and bar.size_bytes >= _SMALL_BAR_BYTES]
+        large = [
+            region
+            for region in device.bars
+            if region.is_64bit and region.is_memory and region.size_bytes >= _SMALL_BAR_BYTES
+        ]
         if not device.bars:
             return unknown("the resource file")
         if not large:
             return Outcome(PASS, "no large 64-bit BAR")
-        low = [f"BAR {bar.index} ({gib(bar.size_bytes)})" for bar in large if 0 < bar.start < _FOUR_GIB]
+        low = [f"BAR {region.index} ({gib(region.size_bytes)})" for region in large if 0 < region.start < _FOUR_GIB]
         if low:
             status = FAIL if host.pci.windows and not high else WARN
             return Outcome(status, f"{join(low)} below 4 GiB", remedy)
@@ -134,7 +140,9 @@ def mmio64_window(host: Host, policy: Policy) -> Iterator[Outcome]:
     needed: dict[str, int] = {}
     for device in accelerators(host, policy):
         root = next((part[3:] for part in (device.path or "").split("/") if part.startswith("pci")), "")
-        large = sum(bar.size_bytes for bar in device.bars if bar.is_64bit and bar.size_bytes >= _SMALL_BAR_BYTES)
+        large = sum(
+            region.size_bytes for region in device.bars if region.is_64bit and region.size_bytes >= _SMALL_BAR_BYTES
+        )
         needed[root] = needed.get(root, 0) + large
     for root, size in sorted(needed.items()):
         windows = [item for item in host.pci.windows if item.bus == root]
@@ -159,7 +167,9 @@ def mmio64_window(host: Host, policy: Policy) -> Iterator[Outcome]:
 )
 def guest_mmio64(host: Host, policy: Policy) -> Outcome:
     """INFO with the numbers for one and for all accelerators."""
-    sizes = [sum(bar.size_bytes for bar in device.bars if bar.is_64bit) for device in accelerators(host, policy)]
+    sizes = [
+        sum(region.size_bytes for region in device.bars if region.is_64bit) for device in accelerators(host, policy)
+    ]
     if not sizes:
         return Outcome(SKIP, "no device here matches the policy's accelerator_* keys")
     one, everything = max(sizes), sum(sizes)

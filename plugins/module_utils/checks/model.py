@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Union
 
 from ansible_collections.vllmd.platform.plugins.module_utils.checks.policy import Policy
 from ansible_collections.vllmd.platform.plugins.module_utils.host.model import Host
@@ -44,7 +44,7 @@ class Outcome:
     subject: str = ""
 
 
-Examine = Callable[[Host, Policy], Outcome | Iterable[Outcome]]
+Examine = Callable[[Host, Policy], Union[Outcome, Iterable[Outcome]]]  # noqa: UP007  # | fails before Python 3.10
 
 
 @dataclass(frozen=True)

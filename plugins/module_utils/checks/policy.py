@@ -20,47 +20,70 @@ class PolicyError(Exception):
     """A policy that cannot be used; str() is one line for a person."""
 
 
-def _key(default: Any, meaning: str, allowed: Any = None) -> Any:
-    """Return a dataclass field that carries its meaning and what it allows: choices, or a pattern of list elements."""
-    return field(default=default, metadata={"meaning": meaning, "allowed": allowed})
+def _about(meaning: str, allowed: Any = None) -> dict[str, Any]:
+    """Return what a key carries: its meaning, and what it allows (choices, or a pattern of list elements)."""
+    return {"meaning": meaning, "allowed": allowed}
 
 
 @dataclass(frozen=True)
 class Policy:
     """Requirements and thresholds; lists are tuples. Sizes are GiB, sizes of hugepages KiB."""
 
-    accelerator_vendors: tuple[str, ...] = _key(("10de",), "PCI vendor ids whose devices are accelerators", _VENDOR)
-    accelerator_classes: tuple[str, ...] = _key(
-        ("0300", "0302", "0380", "1200"), "PCI classes, as hexadecimal prefixes, that an accelerator may have", _CLASS
+    accelerator_vendors: tuple[str, ...] = field(
+        default=("10de",), metadata=_about("PCI vendor ids whose devices are accelerators", _VENDOR)
     )
-    accelerator_ids: tuple[str, ...] = _key((), "further accelerators as `vendor:device`, of whatever class", _DEVICE)
-    accelerator_except: tuple[str, ...] = _key((), "PCI addresses that stay with the host", _BDF)
-    accelerator_count: int = _key(0, "how many accelerators the host must have at least")
-    passthrough: str = _key(
-        "auto",
-        "whether devices are handed to virtual machines; `auto`: when there are accelerators, or some must be",
-        ("auto", "required", "off"),
+    accelerator_classes: tuple[str, ...] = field(
+        default=("0300", "0302", "0380", "1200"),
+        metadata=_about("PCI classes, as hexadecimal prefixes, that an accelerator may have", _CLASS),
     )
-    kvm: str = _key(
-        "required", "`preferred` turns missing hardware virtualization from FAIL into WARN", ("required", "preferred")
+    accelerator_ids: tuple[str, ...] = field(
+        default=(), metadata=_about("further accelerators as `vendor:device`, of whatever class", _DEVICE)
     )
-    nested: bool = _key(False, "whether guests must be able to run virtual machines themselves")
-    minimum_cpus: int = _key(4, "logical CPUs")
-    minimum_memory_gib: int = _key(16, "memory of the whole host, GiB")
-    hugepages_gib: int = _key(0, "memory that must be set aside as hugepages, GiB; 0: none is required")
-    hugepage_size_kib: int = _key(0, "the size those hugepages must have, KiB; 0: any")
-    image_directory: str = _key("/var/lib/vllmd", "where images and runtimes lie; it need not exist yet")
-    minimum_image_gib: int = _key(20, "free space there, GiB")
-    runtime_user: str = _key("vllmd", "the user that virtual machines run as")
-    vmms: tuple[str, ...] = _key(
-        ("qemu", "cloud-hypervisor"), "virtual machine monitors of which one must be installed", _WORD
+    accelerator_except: tuple[str, ...] = field(
+        default=(), metadata=_about("PCI addresses that stay with the host", _BDF)
     )
-    packages: tuple[str, ...] = _key((), "further Debian packages that must be installed", _WORD)
-    confidential: str = _key("off", "confidential computing that must work", ("off", "any", "sev-snp", "tdx"))
-    secure_boot: bool = _key(False, "whether Secure Boot must be on")
-    strict: bool = _key(False, "whether WARN and RISK make the exit status 1")
-    accept: tuple[str, ...] = _key(
-        (), "ids of checks whose FAIL, RISK or WARN the site accepts; they become INFO", _WORD
+    accelerator_count: int = field(default=0, metadata=_about("how many accelerators the host must have at least"))
+    passthrough: str = field(
+        default="auto",
+        metadata=_about(
+            "whether devices are handed to virtual machines; `auto`: when there are accelerators, or some must be",
+            ("auto", "required", "off"),
+        ),
+    )
+    kvm: str = field(
+        default="required",
+        metadata=_about(
+            "`preferred` turns missing hardware virtualization from FAIL into WARN", ("required", "preferred")
+        ),
+    )
+    nested: bool = field(
+        default=False, metadata=_about("whether guests must be able to run virtual machines themselves")
+    )
+    minimum_cpus: int = field(default=4, metadata=_about("logical CPUs"))
+    minimum_memory_gib: int = field(default=16, metadata=_about("memory of the whole host, GiB"))
+    hugepages_gib: int = field(
+        default=0, metadata=_about("memory that must be set aside as hugepages, GiB; 0: none is required")
+    )
+    hugepage_size_kib: int = field(default=0, metadata=_about("the size those hugepages must have, KiB; 0: any"))
+    image_directory: str = field(
+        default="/var/lib/vllmd", metadata=_about("where images and runtimes lie; it need not exist yet")
+    )
+    minimum_image_gib: int = field(default=20, metadata=_about("free space there, GiB"))
+    runtime_user: str = field(default="vllmd", metadata=_about("the user that virtual machines run as"))
+    vmms: tuple[str, ...] = field(
+        default=("qemu", "cloud-hypervisor"),
+        metadata=_about("virtual machine monitors of which one must be installed", _WORD),
+    )
+    packages: tuple[str, ...] = field(
+        default=(), metadata=_about("further Debian packages that must be installed", _WORD)
+    )
+    confidential: str = field(
+        default="off", metadata=_about("confidential computing that must work", ("off", "any", "sev-snp", "tdx"))
+    )
+    secure_boot: bool = field(default=False, metadata=_about("whether Secure Boot must be on"))
+    strict: bool = field(default=False, metadata=_about("whether WARN and RISK make the exit status 1"))
+    accept: tuple[str, ...] = field(
+        default=(), metadata=_about("ids of checks whose FAIL, RISK or WARN the site accepts; they become INFO", _WORD)
     )
 
 

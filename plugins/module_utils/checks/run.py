@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from ansible_collections.vllmd.platform.plugins.module_utils.checks.model import
     Finding,
     Outcome,
 )
-from ansible_collections.vllmd.platform.plugins.module_utils.checks.policy import Policy, as_dict
+from ansible_collections.vllmd.platform.plugins.module_utils.checks.policy import Policy, PolicyError, as_dict
 from ansible_collections.vllmd.platform.plugins.module_utils.checks.topology import summary, topology
 from ansible_collections.vllmd.platform.plugins.module_utils.host.model import Host
 
@@ -130,7 +131,17 @@ def _findings(check: Check, host: Host, policy: Policy) -> Iterable[Finding]:
 
 
 def run_checks(host: Host, policy: Policy) -> Report:
-    """Return the report of ``host`` under ``policy``: most urgent findings first, then in the order of the catalog."""
+    """Return the report of ``host`` under ``policy``: most urgent findings first, then in the order of the catalog.
+
+    PolicyError when the policy accepts a check that does not exist, since its finding would go on failing unexplained.
+    """
+    known = [check.id for check in catalog.checks()]
+    for name in policy.accept:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise PolicyError(
+                f"policy key accept: no check is called {name}{f'; did you mean {near[0]}?' if near else ''}"
+            )
     found = [finding for check in catalog.checks() for finding in _findings(check, host, policy)]
     found.sort(key=lambda finding: STATUSES.index(finding.status))
     return Report(tuple(found), policy, summary(host, policy), topology(host, policy))

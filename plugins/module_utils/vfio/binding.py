@@ -262,5 +262,5 @@ def describe(results: Iterable[Result]) -> list[str]:
         elif result.action == "stuck":
             lines.append(f"{name}: {result.error}; it is left between two states, and the next run tries again")
         elif result.action != "unchanged":
-            lines.append(f"{name} {result.action}: {', '.join(result.steps)}")
+            lines.append(f"{name} {result.action}: {', '.join(result.steps) or 'nothing had been changed'}")
     return lines

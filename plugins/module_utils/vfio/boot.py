@@ -75,13 +75,13 @@ def main(root: Path) -> int:
     try:
         record = FileStore(root / DEVICES_PATH.lstrip("/")).load()
     except RecordError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
     lines, good = run(RealSysfs(root), record)
     for line in lines:
-        print(line, flush=True)
+        sys.stdout.write(f"{line}\n")
     return 0 if good else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "/")))
+    raise SystemExit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "/")))

@@ -116,6 +116,11 @@ def test_a_wrong_policy_is_refused_in_one_line(given: dict[str, Any], message: s
     assert len(str(refused.value).splitlines()) == 1
 
 
+def test_accepting_a_check_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(PolicyError, match="accept: no check is called secureboot; did you mean secure-boot"):
+        report_of(healthy_host(), accept=["secureboot"])
+
+
 def test_ids_are_case_insensitive_and_names_are_not() -> None:
     policy = make_policy({"accelerator_vendors": ["10DE"], "runtime_user": "Vllm"})
     assert (policy.accelerator_vendors, policy.runtime_user) == (("10de",), "Vllm")
