@@ -27,6 +27,28 @@ def functions(host: Any) -> Callable[[], dict[str, list[str]]]:
     return lambda: json.loads(host.check_output("python3 -c %s", READ))
 
 
+# Whom the host keeps, and their drivers.
+NATIVE = {
+    "0000:00:02.0": "bochs-drm",
+    "0000:00:03.0": "virtio-pci",
+    "0000:03:00.0": "bochs-drm",
+    "0000:04:00.0": "bochs-drm",
+    "0000:05:00.0": "nvme",
+    "0000:06:00.0": "bochs-drm",
+    "0000:06:00.1": "virtio-pci",
+    "0000:07:00.0": "virtio-pci",
+    "0000:07:00.1": "virtio-pci",
+    "0000:08:00.0": "bochs-drm",
+    "0000:08:00.1": "snd_hda_intel",
+}
+
+
+@pytest.fixture(scope="session")
+def native() -> dict[str, str]:
+    """The functions that are never bound, with the drivers they keep."""
+    return NATIVE
+
+
 @pytest.fixture(scope="module")
 def bind(host: Any) -> Callable[..., dict[str, Any]]:
     """Runs module vfio_binding on the host; what it said, also when it refused."""

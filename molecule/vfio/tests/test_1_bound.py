@@ -8,19 +8,6 @@ import pytest
 
 testinfra_hosts = ["ansible://gpus"]
 BOUND = ("0000:01:00.0", "0000:01:00.1", "0000:02:00.0")
-NATIVE = {
-    "0000:00:02.0": "bochs-drm",
-    "0000:00:03.0": "virtio-pci",
-    "0000:03:00.0": "bochs-drm",
-    "0000:04:00.0": "bochs-drm",
-    "0000:05:00.0": "nvme",
-    "0000:06:00.0": "bochs-drm",
-    "0000:06:00.1": "virtio-pci",
-    "0000:07:00.0": "virtio-pci",
-    "0000:07:00.1": "virtio-pci",
-    "0000:08:00.0": "bochs-drm",
-    "0000:08:00.1": "snd_hda_intel",
-}
 # Exits with 0 when the kernel says that the group can be used (VFIO_GROUP_GET_STATUS, linux/vfio.h).
 VIABLE = """
 import fcntl, os, struct, sys
@@ -49,9 +36,9 @@ systemd-run --quiet --wait --pipe --collect --property=User=vllmd --property=Lim
 """
 
 
-def test_whole_groups_are_bound_and_nothing_else(functions) -> None:
+def test_whole_groups_are_bound_and_nothing_else(functions, native) -> None:
     drivers = {address: driver for address, (driver, *_) in functions().items()}
-    assert drivers == NATIVE | dict.fromkeys(BOUND, "vfio-pci")
+    assert drivers == native | dict.fromkeys(BOUND, "vfio-pci")
 
 
 def test_grub_booted_with_what_the_role_wrote(host) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from test_1_bound import BOUND, NATIVE
+import pytest
 
 testinfra_hosts = ["ansible://gpus"]
-OWN = NATIVE | {"0000:01:00.0": "bochs-drm", "0000:01:00.1": "snd_hda_intel", "0000:02:00.0": "virtio-pci"}
+BOUND = {"0000:01:00.0": "bochs-drm", "0000:01:00.1": "snd_hda_intel", "0000:02:00.0": "virtio-pci"}
 BACK = {"vfio_state": "unbound", "vfio_devices": []}
 
 
-def test_every_device_gets_its_own_driver_back(converge_again, functions) -> None:
+@pytest.fixture(scope="module")
+def own(native: dict[str, str]) -> dict[str, str]:
+    """Every function with its own driver."""
+    return native | BOUND
+
+
+def test_every_device_gets_its_own_driver_back(converge_again, functions, own) -> None:
     outcome = converge_again(BACK)
     assert outcome.returncode == 0, outcome.output
     now = functions()
-    assert {address: driver for address, (driver, *_) in now.items()} == OWN
+    assert {address: driver for address, (driver, *_) in now.items()} == own
     assert {now[address][1] for address in BOUND} == {"(null)"}
 
 
@@ -28,8 +34,8 @@ def test_again_changes_nothing(converge_again) -> None:
     assert outcome.changed == 0
 
 
-def test_a_reboot_changes_nothing_either(host, functions, reboot) -> None:
+def test_a_reboot_changes_nothing_either(host, functions, own, reboot) -> None:
     reboot()
-    assert {address: driver for address, (driver, *_) in functions().items()} == OWN
+    assert {address: driver for address, (driver, *_) in functions().items()} == own
     assert "iommu=pt" not in host.file("/proc/cmdline").content_string.split()
     assert not host.file("/sys/module/vfio_pci").exists
