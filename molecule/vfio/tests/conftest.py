@@ -55,9 +55,11 @@ def bind(host: Any) -> Callable[..., dict[str, Any]]:
 
     def run(**arguments: Any) -> dict[str, Any]:
         try:
-            return host.ansible("vllmd.platform.vfio_binding", json.dumps(arguments), check=False)
+            result = host.ansible("vllmd.platform.vfio_binding", json.dumps(arguments), check=False)
         except host.ansible.AnsibleException as refused:
-            return refused.result
+            result = refused.result
+        # ansible-core 2.19 does not write "failed" where testinfra reads; this module has "msg" only then.
+        return {**result, "failed": "msg" in result}
 
     return run
 

@@ -13,7 +13,7 @@ def test_refused(host, functions, bind) -> None:
     before = functions()
     result = bind(devices=["01:00.0"])
     code, reason = EXPECTED[host.backend.hostname]
-    assert result.get("failed")
+    assert result["failed"]
     assert [refusal["code"] for refusal in result["refusals"]] == [code]
     assert reason in result["msg"]
     assert functions() == before

@@ -1,4 +1,4 @@
-"""A captured host after role vfio: what is with vfio-pci, what is not, what shares a group with its own devices."""
+"""A captured host after role vfio: what is with vfio-pci, and what shares a group with the host's own devices."""
 
 from __future__ import annotations
 
