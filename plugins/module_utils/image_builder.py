@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import atomic, build_cleanup, dib, image_inputs, image_manifest, images, locks
+from . import atomic, build_cleanup, dib, image_inputs, image_manifest, image_sbom, images, locks
 from .digests import DigestCache
 from .image_manifest import ImageError
 from .signals import signals_ignored, signals_raise
@@ -223,6 +223,7 @@ def _build(request: Request, todo: Plan, cache: DigestCache) -> None:
         else:
             images.remove_tree(path)
     manifest = image_manifest.compose(partial, request.name, todo.inputs, facts, cache.digest)
+    image_sbom.write(partial, manifest)
     target = images.publish(partial, request.store_dir, manifest)
     for name, entry in manifest["files"].items():
         cache.record(target / name, "sha256:" + entry["sha256"])
