@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import atomic, build_cleanup, dib, image_inputs, image_manifest, images, locks
+from . import atomic, build_cleanup, dib, image_inputs, image_manifest, image_sbom, images, locks, signatures
 from .digests import DigestCache
 from .image_manifest import ImageError
 from .signals import signals_ignored, signals_raise
@@ -49,6 +49,8 @@ class Request:
     keep: int
     lock_timeout: float
     program: Path
+    #: Signs what is published; it is no input, so the version does not depend on it.
+    signer: signatures.Signer | None = None
 
     @property
     def work_dir(self) -> Path:
@@ -58,7 +60,10 @@ class Request:
 
 @dataclass
 class Plan:
-    """What has to be done: ``action`` is ``none``, ``link`` or ``build``, ``reason`` says why in words."""
+    """What has to be done: ``action`` is ``none``, ``sign``, ``link`` or ``build``, ``reason`` says why in words.
+
+    ``unsigned`` says why the published version has to be signed, alone (``sign``) or before the link moves (``link``).
+    """
 
     action: str
     reason: str
@@ -66,6 +71,7 @@ class Plan:
     inputs: dict[str, str]
     before: dict[str, Any] | None
     changed_inputs: list[str] = field(default_factory=list)
+    unsigned: str = ""
 
 
 def host_architecture() -> str:
@@ -123,13 +129,17 @@ def plan(request: Request, inputs: dict[str, str]) -> Plan:
     target = request.store_dir / request.name / version
     if target.is_dir():
         try:
-            image_manifest.check_sizes(target, image_manifest.load(target))
+            content = image_manifest.read(target)
+            image_manifest.check_sizes(target, image_manifest.parse(target, content))
+            unsigned = signatures.why_unsigned(target, content, request.signer) if request.signer else ""
         except ImageError as error:
             return Plan("build", f"the published image is damaged: {error}", version, inputs, before)
         if latest == version:
-            return Plan("none", "inputs are unchanged", version, inputs, before)
+            action, reason = ("sign", unsigned) if unsigned else ("none", "inputs are unchanged")
+            return Plan(action, reason, version, inputs, before, unsigned=unsigned)
         labels = image_inputs.changes(before and before["inputs"], inputs)
-        return Plan("link", f"version {version} was built before from these inputs", version, inputs, before, labels)
+        reason = f"version {version} was built before from these inputs"
+        return Plan("link", reason, version, inputs, before, labels, unsigned)
     if before is None:
         return Plan("build", f"no image {request.name} is published", version, inputs, None)
     labels = image_inputs.changes(before["inputs"], inputs)
@@ -166,7 +176,8 @@ def apply(request: Request, todo: Plan, cache: DigestCache) -> dict[str, Any]:
             result["cleaned"] = _clean(request)
             current = plan(request, todo.inputs)
             if current.action == "none" and todo.action != "none":
-                result["reason"] = f"another process built it while this one waited ({todo.reason})"
+                done = "signed" if todo.action == "sign" else "built"
+                result["reason"] = f"another process {done} it while this one waited ({todo.reason})"
             result.update(_carry_out(request, current, cache))
     except locks.LockedError:
         if todo.action != "none":
@@ -178,6 +189,8 @@ def apply(request: Request, todo: Plan, cache: DigestCache) -> dict[str, Any]:
 def _carry_out(request: Request, todo: Plan, cache: DigestCache) -> dict[str, Any]:
     """Do what the plan says; the lock is held."""
     removed: list[str] = []
+    if todo.unsigned and request.signer:
+        images.add_signature(request.store_dir, request.name, todo.version, request.signer.sign)
     if todo.action == "link":
         images.set_latest(request.store_dir, request.name, todo.version)
     elif todo.action == "build":
@@ -223,7 +236,8 @@ def _build(request: Request, todo: Plan, cache: DigestCache) -> None:
         else:
             images.remove_tree(path)
     manifest = image_manifest.compose(partial, request.name, todo.inputs, facts, cache.digest)
-    target = images.publish(partial, request.store_dir, manifest)
+    image_sbom.write(partial, manifest)
+    target = images.publish(partial, request.store_dir, manifest, request.signer.sign if request.signer else None)
     for name, entry in manifest["files"].items():
         cache.record(target / name, "sha256:" + entry["sha256"])
 

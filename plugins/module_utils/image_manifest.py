@@ -97,20 +97,40 @@ def dump(manifest: Mapping[str, Any]) -> bytes:
 
 def load(directory: Path) -> dict[str, Any]:
     """Return the checked manifest of the image version in ``directory``. Raises ImageError."""
-    path = directory / MANIFEST_NAME
+    return parse(directory, read(directory))
+
+
+def read(directory: Path) -> bytes:
+    """Return the bytes of the manifest in ``directory``, which are what a signature is over. Raises ImageError."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        return (directory / MANIFEST_NAME).read_bytes()
     except FileNotFoundError:
         raise ImageError(
             f"{directory} holds no {MANIFEST_NAME}, so it is no published image; build the image"
         ) from None
     except OSError as error:
-        raise ImageError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
+        raise ImageError(f"cannot read {directory / MANIFEST_NAME}: {error.strerror}") from None
+
+
+def parse(directory: Path, content: bytes) -> dict[str, Any]:
+    """Return the checked manifest that ``content``, read from ``directory``, is. Raises ImageError.
+
+    A manifest says which image and version it describes, and is refused in the directory of another.
+    """
+    path = directory / MANIFEST_NAME
+    try:
+        manifest = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ImageError(f"{path} is no JSON ({error}); remove the version and build the image again") from None
     wrong = _wrong_fields(manifest)
     if wrong:
         raise ImageError(f"{path}: {wrong}; remove the version and build the image again")
+    described, place = (manifest["name"], manifest["version"]), (directory.parent.name, directory.name)
+    if described != place:
+        raise ImageError(
+            f"{path} describes image {described[0]!r} version {described[1]!r}, but lies where {place[0]!r} version "
+            f"{place[1]!r} belongs; remove the version and build the image again"
+        )
     return dict(manifest)
 
 
@@ -123,14 +143,14 @@ def _wrong_fields(manifest: Any) -> str | None:
     for field, kind in _FIELDS.items():
         if not isinstance(manifest.get(field), kind):
             return f"field {field}: missing or no {kind.__name__}"
-    for name in FILE_NAMES:
+    for name in sorted({*FILE_NAMES, *manifest["files"]}):
         entry = manifest["files"].get(name)
         if (
             not isinstance(entry, dict)
             or not isinstance(entry.get("sha256"), str)
             or not isinstance(entry.get("size_bytes"), int)
         ):
-            return f"field files[{name}]: missing or without sha256 and size_bytes"
+            return f"field files[{name!r}]: missing or without sha256 and size_bytes"
     return None
 
 
@@ -138,7 +158,7 @@ def check_sizes(directory: Path, manifest: Mapping[str, Any]) -> None:
     """Raise ImageError unless each file of the manifest is there with its size; reads no content."""
     for name, entry in sorted(manifest["files"].items()):
         path = directory / name
-        if Path(name).name != name:
+        if name in ("", "..") or not name.isprintable() or Path(name).name != name:
             raise ImageError(f"{directory / MANIFEST_NAME}: field files: {name!r} is no plain file name")
         try:
             size = path.stat().st_size

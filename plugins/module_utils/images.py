@@ -2,7 +2,8 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """The image store: ``<store>/<name>/<version>/`` with a manifest, and ``<store>/<name>/latest``, a relative link.
 
-A version appears by one rename and never changes after that. Whoever changes the store holds `lock_path`'s lock.
+A version appears by one rename and never changes after that, except that a signature may be put beside its manifest.
+Whoever changes the store holds `lock_path`'s lock.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from . import atomic, image_manifest
 from .image_manifest import ImageError
+from .signatures import SIGNATURE_NAME
 
 LATEST = "latest"
+#: From the bytes of a manifest to the content of its signature file.
+Sign = Callable[[bytes], bytes]
+
 _VERSION = re.compile(r"[0-9a-f]{12}")
 _LEFTOVER = re.compile(r"\.([0-9a-f]{12}|latest)\.(partial|replaced)-[0-9]+")
 
@@ -74,17 +79,21 @@ def partial_path(store: Path, name: str, version: str) -> Path:
     return atomic.sibling(store / name / version)
 
 
-def publish(partial: Path, store: Path, manifest: dict[str, Any]) -> Path:
+def publish(partial: Path, store: Path, manifest: dict[str, Any], sign: Sign | None = None) -> Path:
     """Turn the directory ``partial`` into the version that ``manifest`` describes and point ``latest`` at it.
 
-    ``partial`` must hold the manifest's files and nothing else. A damaged version of the same name is replaced.
-    Returns the version's directory. Raises OSError, ImageError; the store is then as it was.
+    ``partial`` must hold the manifest's files and nothing else. With ``sign`` the signature appears by the same rename.
+    A damaged version of the same name is replaced. Returns the version's directory. Raises OSError, ImageError; the
+    store is then as it was.
     """
     name, version = manifest["name"], manifest["version"]
     target = store / str(name) / str(version)
     for each in image_manifest.FILE_NAMES:
         (partial / each).chmod(0o444)
-    atomic.write_file(partial / image_manifest.MANIFEST_NAME, image_manifest.dump(manifest), 0o444)
+    content = image_manifest.dump(manifest)
+    atomic.write_file(partial / image_manifest.MANIFEST_NAME, content, 0o444)
+    if sign is not None:
+        atomic.write_file(partial / SIGNATURE_NAME, sign(content), 0o444)
     partial.chmod(0o755)
     os.utime(partial)
     atomic.fsync_tree(partial)
@@ -101,6 +110,28 @@ def publish(partial: Path, store: Path, manifest: dict[str, Any]) -> Path:
     set_latest(store, name, version)
     remove_tree(replaced)
     return target
+
+
+def add_signature(store: Path, name: str, version: str, sign: Sign) -> None:
+    """Sign a published version, in the place of a signature that it may have. Call under the lock.
+
+    Every byte of its files is read before: a signature must not vouch for files that do not fit. Raises OSError,
+    ImageError.
+    """
+    target = store / name / version
+    content = image_manifest.read(target)
+    image_manifest.check_digests(target, image_manifest.parse(target, content))
+    published = target.stat()
+    # Made outside the version's directory, where `clean` finds what a killed process leaves.
+    new = partial_path(store, name, version)
+    try:
+        new.write_bytes(sign(content))
+        new.chmod(0o444)
+        atomic.replace_file(new, target / SIGNATURE_NAME)
+    finally:
+        new.unlink(missing_ok=True)
+    # The directory's time is the time of publication (`versions`).
+    os.utime(target, ns=(published.st_atime_ns, published.st_mtime_ns))
 
 
 def set_latest(store: Path, name: str, version: str) -> None:

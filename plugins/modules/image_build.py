@@ -12,6 +12,8 @@ version_added: 0.1.0
 description:
   - Runs diskimage-builder's disk-image-create and publishes system image, kernel, initrd and manifest as one new
     version in the image store, by rename, never half there. The version is derived from the inputs.
+  - With O(signing_key) the manifest's signature is published with it, and an unchanged image that lacks one is signed
+    without being built anew.
   - Unchanged inputs build nothing. Inputs are the elements' files, models, wheels, settings and tool versions; mirrors
     are none, because what they serve is the same. A file that did not change since it was last read is not read again.
   - The build runs in mount and PID namespaces of its own. When it fails or is interrupted, nothing of it stays but its
@@ -117,7 +119,15 @@ options:
   program:
     description: The disk-image-create to run. The default is the one of the running Python's environment.
     type: path
+  signing_key:
+    description:
+      - Private Ed25519 key in PEM form on the builder, not encrypted, with permissions 0600 or fewer. It is no input.
+      - An image that is signed by another key is signed anew. A signature by this key that does not fit its manifest
+        makes the image a damaged one, which is built anew.
+      - Without it nothing is signed, and a signature that is there stays.
+    type: path
 requirements:
+  - cryptography (with O(signing_key))
   - diskimage-builder
   - util-linux
 seealso:
@@ -150,8 +160,8 @@ path:
   type: str
 action:
   description:
-    - What had to be done when the task began, V(none), V(link) (the version is in the store and becomes the latest) or
-      V(build).
+    - What had to be done when the task began, V(none), V(sign), V(link) (the version is in the store and becomes the
+      latest, and is signed if it has to be) or V(build).
   returned: success
   type: str
   sample: build
@@ -165,6 +175,10 @@ changed_inputs:
   returned: success
   type: list
   elements: str
+signed_by:
+  description: The id of O(signing_key), V(sha256:) and the SHA-256 of its public half as DER.
+  returned: when O(signing_key) is given
+  type: str
 log_path:
   description: The build's log.
   returned: always
@@ -193,7 +207,13 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.vllmd.platform.plugins.module_utils import apt_sources, image_builder, image_manifest, signals
+from ansible_collections.vllmd.platform.plugins.module_utils import (
+    apt_sources,
+    image_builder,
+    image_manifest,
+    signals,
+    signatures,
+)
 from ansible_collections.vllmd.platform.plugins.module_utils.build_cleanup import CleanupError
 from ansible_collections.vllmd.platform.plugins.module_utils.dib import BuildError
 from ansible_collections.vllmd.platform.plugins.module_utils.digests import DigestCache
@@ -226,6 +246,7 @@ ARGUMENTS: dict[str, Any] = {
     "keep": {"type": "int", "default": 2},
     "lock_timeout": {"type": "int", "default": 0},
     "program": {"type": "path"},
+    "signing_key": {"type": "path", "no_log": False},
 }
 _ELEMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -271,6 +292,7 @@ def request_of(params: dict[str, Any]) -> image_builder.Request:
         keep=params["keep"],
         lock_timeout=params["lock_timeout"],
         program=Path(params["program"]) if params["program"] else image_builder.default_program(),
+        signer=signatures.load_signing_key(Path(params["signing_key"])) if params["signing_key"] else None,
     )
 
 
@@ -278,6 +300,16 @@ def result_of(request: image_builder.Request, todo: image_builder.Plan) -> dict[
     """Return what is known before anything is done."""
     labels = {label.removesuffix(" (new)").removesuffix(" (gone)") for label in todo.changed_inputs}
     old = todo.before or {"version": None, "inputs": {}}
+    diff: dict[str, dict[str, Any]] = {
+        "before": {"version": old["version"], **{k: v for k, v in old["inputs"].items() if k in labels}},
+        "after": {"version": todo.version, **{k: v for k, v in todo.inputs.items() if k in labels}},
+    }
+    signed: dict[str, Any] = {}
+    if request.signer:
+        signed = {"signed_by": request.signer.public.key_id}
+        if todo.action == "build" or todo.unsigned:
+            diff["before"]["signature"] = todo.unsigned or None
+            diff["after"]["signature"] = f"the image is signed by key {request.signer.public.key_id}"
     return {
         "version": todo.version,
         "path": str(request.store_dir / request.name / todo.version),
@@ -285,10 +317,8 @@ def result_of(request: image_builder.Request, todo: image_builder.Plan) -> dict[
         "reason": todo.reason,
         "changed_inputs": todo.changed_inputs,
         "log_path": str(request.log_path),
-        "diff": {
-            "before": {"version": old["version"], **{k: v for k, v in old["inputs"].items() if k in labels}},
-            "after": {"version": todo.version, **{k: v for k, v in todo.inputs.items() if k in labels}},
-        },
+        "diff": diff,
+        **signed,
     }
 
 

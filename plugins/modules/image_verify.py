@@ -12,7 +12,9 @@ version_added: 0.1.0
 description:
   - Finds an image in the image store, checks size and SHA-256 digest of each of its files against its manifest and
     returns the manifest.
-  - A file that differs fails the task with one line that names the file, what was found and what was expected.
+  - A file that differs fails the task with one line that names the file, what was found and what was expected. So does
+    a manifest that describes another image or version than its directory is for.
+  - With O(trusted_keys) the manifest must besides be signed by one of them.
 author:
   - vllmd.platform maintainers (@vllmd)
 attributes:
@@ -40,6 +42,16 @@ options:
       - When given, a file that is unchanged (size, times, inode) since its digest was last computed is not read again.
       - Without it every byte is read.
     type: path
+  trusted_keys:
+    description:
+      - Public keys, Ed25519 or P-256, that images are accepted from. Each is PEM text, or a file on the host with it.
+      - When given, a signature that is missing, damaged, by another key or over another manifest fails the task with
+        one line. An empty list fails it, too.
+      - Without it signatures are not looked at.
+    type: list
+    elements: str
+requirements:
+  - cryptography (with O(trusted_keys))
 seealso:
   - module: vllmd.platform.image_build
 """
@@ -49,6 +61,11 @@ EXAMPLES = r"""
   vllmd.platform.image_verify:
     name: vllmd-cpu
   register: image
+
+- name: Check besides that the operator signed it
+  vllmd.platform.image_verify:
+    name: vllmd-cpu
+    trusted_keys: ["{{ lookup('ansible.builtin.file', 'images.pub') }}"]
 
 - name: Tell its kernel
   ansible.builtin.debug:
@@ -64,6 +81,10 @@ version:
   description: The version, V(latest) resolved.
   returned: success
   type: str
+signed_by:
+  description: The id of the trusted key that signed it, V(sha256:) and the SHA-256 of the public key as DER.
+  returned: when O(trusted_keys) is given
+  type: str
 manifest:
   description: The image's manifest.
   returned: success
@@ -74,7 +95,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.vllmd.platform.plugins.module_utils import image_manifest, images
+from ansible_collections.vllmd.platform.plugins.module_utils import image_manifest, images, signatures
 from ansible_collections.vllmd.platform.plugins.module_utils.digests import DigestCache, digest_file
 
 
@@ -86,14 +107,21 @@ def main() -> None:
             "version": {"type": "str", "default": "latest"},
             "store_dir": {"type": "path", "default": "/var/lib/vllmd/images"},
             "cache_dir": {"type": "path"},
+            "trusted_keys": {"type": "list", "elements": "str", "no_log": False},
         },
         supports_check_mode=True,
     )
     params = module.params
     cache = DigestCache(Path(params["cache_dir"]) / "digests.json") if params["cache_dir"] else None
+    signed: dict[str, str] = {}
     try:
+        trusted = None if params["trusted_keys"] is None else signatures.load_trusted_keys(params["trusted_keys"])
         path = images.image_path(Path(params["store_dir"]), params["name"], params["version"])
-        manifest = image_manifest.load(path)
+        # Read once: the bytes whose signature is checked are the ones that are believed.
+        content = image_manifest.read(path)
+        if trusted is not None:
+            signed = {"signed_by": signatures.check(path, content, trusted)}
+        manifest = image_manifest.parse(path, content)
         image_manifest.check_digests(path, manifest, cache.digest if cache else digest_file)
         if cache and not module.check_mode:
             cache.save()
@@ -101,7 +129,7 @@ def main() -> None:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"cannot verify image {params['name']}: {error.filename or ''} {error.strerror or error}")
-    module.exit_json(changed=False, path=str(path), version=manifest["version"], manifest=manifest)
+    module.exit_json(changed=False, path=str(path), version=manifest["version"], manifest=manifest, **signed)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def test_a_build_is_published_and_repeated_only_when_an_input_changes(builder: B
     assert first["changed"]
     assert first["reason"] == "no image demo is published"
     version = first["version"]
-    names = ["initrd", "kernel", "manifest.json", "system.raw"]
+    names = ["initrd", "kernel", "manifest.json", "sbom.cdx.json", "system.raw"]
     assert builder.tree() == [
         "demo",
         *sorted([f"demo/{version}", *(f"demo/{version}/{n}" for n in names), "demo/latest"]),
@@ -161,6 +161,8 @@ def test_old_versions_go_but_not_those_in_use(builder: Builder) -> None:
                     "check the mirror, proxy and network (log: {log})"),
         ("nothing", "the build left no facts.json (No such file or directory); is vllmd-debian among the elements? "
                     "(log: {log})"),
+        ("facts", 'the build\'s facts.json, field packages: found {{"systemd": 252}}, expected "<name>": "<version>"; '
+                  "correct the element that writes it (image-elements/README.rst)"),
     ],
 )  # fmt: skip
 def test_a_failed_build_is_one_line_and_leaves_nothing(builder: Builder, fault: str, sentence: str) -> None:
