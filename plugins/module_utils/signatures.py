@@ -127,7 +127,7 @@ def _wrong_fields(fields: Any) -> str | None:
     if set(fields) != set(_FIELDS):
         return f"not exactly the fields {', '.join(sorted(_FIELDS))}"
     for name, kind in _FIELDS.items():
-        if type(fields[name]) is not kind:
+        if not isinstance(fields[name], kind) or isinstance(fields[name], bool):
             return f"a field {name} that is no {kind.__name__}"
     if fields["schema_version"] != SCHEMA_VERSION:
         return f"a field schema_version other than {SCHEMA_VERSION}"
