@@ -7,150 +7,19 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
-import subprocess
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from importlib import metadata
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import atomic, build_cleanup, dib, image_inputs, image_manifest, image_sbom, images, locks, signatures
+from . import atomic, build_cleanup, dib, image_inputs, image_layers, image_manifest, image_sbom, images, locks
 from .digests import DigestCache
 from .image_manifest import ImageError
+from .image_plan import Plan, Request, collect_inputs, plan
 from .signals import signals_ignored, signals_raise
 
-#: Host programs that write into an image; their Debian packages' versions are inputs.
-_TOOL_PACKAGES = ("debootstrap", "mmdebstrap", "e2fsprogs")
-
-
-@dataclass(frozen=True)
-class Request:
-    """Everything that the module image_build was asked for; paths are absolute, sizes in MiB, times in seconds."""
-
-    name: str
-    profile: str
-    release: str
-    architecture: str
-    elements: list[str]
-    elements_paths: list[Path]
-    environment: dict[str, str]
-    models: dict[str, Path]
-    wheelhouse: Path | None
-    serial: str
-    mirror: str | None
-    security_mirror: str | None
-    cache_dir: Path
-    store_dir: Path
-    build_dir: Path
-    log_path: Path
-    min_free_mib: int
-    keep: int
-    lock_timeout: float
-    program: Path
-    #: Signs what is published; it is no input, so the version does not depend on it.
-    signer: signatures.Signer | None = None
-
-    @property
-    def work_dir(self) -> Path:
-        """The directory below build_dir that belongs to this image's build alone."""
-        return self.build_dir / self.name
-
-
-@dataclass
-class Plan:
-    """What has to be done: ``action`` is ``none``, ``sign``, ``link`` or ``build``, ``reason`` says why in words.
-
-    ``unsigned`` says why the published version has to be signed, alone (``sign``) or before the link moves (``link``).
-    """
-
-    action: str
-    reason: str
-    version: str
-    inputs: dict[str, str]
-    before: dict[str, Any] | None
-    changed_inputs: list[str] = field(default_factory=list)
-    unsigned: str = ""
-
-
-def host_architecture() -> str:
-    """Return this machine's Debian architecture name."""
-    machine = platform.machine()
-    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
-
-
-def tool_versions() -> dict[str, str]:
-    """Return the versions of the programs that shape an image. Raises ImageError without diskimage-builder."""
-    try:
-        versions = {"diskimage-builder": metadata.version("diskimage-builder")}
-    except metadata.PackageNotFoundError:
-        raise ImageError(
-            f"diskimage-builder is not installed for {sys.executable}; "
-            "install it there, or set ansible_python_interpreter to the Python of an environment that has it"
-        ) from None
-    query = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status} ${Version}\n", *_TOOL_PACKAGES]
-    try:
-        output = subprocess.run(query, check=False, capture_output=True, text=True, timeout=30).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return versions  # no Debian host: diskimage-builder's version has to do
-    for line in output.splitlines():
-        name, status, version = line.split(" ")
-        if status == "installed":
-            versions[name] = version
-    return versions
-
-
-def collect_inputs(
-    request: Request, cache: DigestCache, tools: Mapping[str, str], missing_ok: bool = False
-) -> dict[str, str]:
-    """Return the request's inputs; ``missing_ok`` as for `image_inputs.collect`. Raises InputError."""
-    settings = {"profile": request.profile, "release": request.release, "architecture": request.architecture}
-    if request.serial:
-        settings["serial"] = request.serial
-    return image_inputs.collect(
-        settings=settings,
-        elements=request.elements,
-        elements_paths=request.elements_paths,
-        environment=request.environment,
-        models=request.models,
-        wheelhouse=request.wheelhouse,
-        tools=tools,
-        file_digest=cache.digest,
-        missing_ok=missing_ok,
-    )
-
-
-def plan(request: Request, inputs: dict[str, str]) -> Plan:
-    """Compare the inputs with what is published; reads manifests and sizes, no image. Never raises ImageError."""
-    version = image_inputs.version_of(image_inputs.inputs_digest(inputs))
-    latest = images.latest_version(request.store_dir, request.name)
-    before = _manifest(request.store_dir / request.name / latest) if latest else None
-    target = request.store_dir / request.name / version
-    if target.is_dir():
-        try:
-            content = image_manifest.read(target)
-            image_manifest.check_sizes(target, image_manifest.parse(target, content))
-            unsigned = signatures.why_unsigned(target, content, request.signer) if request.signer else ""
-        except ImageError as error:
-            return Plan("build", f"the published image is damaged: {error}", version, inputs, before)
-        if latest == version:
-            action, reason = ("sign", unsigned) if unsigned else ("none", "inputs are unchanged")
-            return Plan(action, reason, version, inputs, before, unsigned=unsigned)
-        labels = image_inputs.changes(before and before["inputs"], inputs)
-        reason = f"version {version} was built before from these inputs"
-        return Plan("link", reason, version, inputs, before, labels, unsigned)
-    if before is None:
-        return Plan("build", f"no image {request.name} is published", version, inputs, None)
-    labels = image_inputs.changes(before["inputs"], inputs)
-    return Plan("build", f"inputs changed: {', '.join(labels)}", version, inputs, before, labels)
-
-
-def _manifest(directory: Path) -> dict[str, Any] | None:
-    try:
-        return image_manifest.load(directory)
-    except ImageError:
-        return None
+#: Beside the manifest and not signed: how the build went, which differs from one build to the next.
+BUILD_NAME = "build.json"
 
 
 def leftovers(request: Request) -> list[str]:
@@ -210,46 +79,139 @@ def _clean(request: Request) -> list[str]:
 
 def _build(request: Request, todo: Plan, cache: DigestCache) -> None:
     check_space(request)
-    for directory in (request.work_dir / "tmp", request.cache_dir / "dib", request.store_dir / request.name):
+    layers_dir = request.work_dir / "layers"
+    for directory in (
+        request.work_dir / "tmp",
+        layers_dir,
+        request.cache_dir / "dib",
+        request.store_dir / request.name,
+    ):
         atomic.make_directory(directory)
     partial = images.partial_path(request.store_dir, request.name, todo.version)
     partial.mkdir(mode=0o755)
-    dib.run(
-        dib.Build(
-            program=request.program,
-            elements=request.elements,
-            elements_paths=request.elements_paths,
-            architecture=request.architecture,
-            output_directory=partial,
-            temporary_directory=request.work_dir / "tmp",
-            cache_directory=request.cache_dir / "dib",
-            log_path=request.log_path,
-            environment=build_environment(request),
-        ),
-        os.environ,
-    )
-    check_unchanged(request, todo, cache)
+    with image_layers.in_use(request.cache_dir):
+        work = _Layers(request, todo.inputs, cache)
+        try:
+            _run(request, partial, {**build_environment(request), **work.environment})
+            check_unchanged(request, todo, cache)
+        except dib.BuildError:
+            # What was finished before is worth as much as ever, unless it was made from something else.
+            if not _changed(request, todo, cache):
+                work.keep()
+            raise
+        work.keep()
     facts = read_facts(partial, request.log_path)
     for path in partial.iterdir():
         if path.name in image_manifest.FILE_NAMES:
             path.chmod(0o444)
         else:
             images.remove_tree(path)
+    facts["layers"] = work.facts()
+    facts["build"] = {**facts.get("build", {}), **builder_facts()}
     manifest = image_manifest.compose(partial, request.name, todo.inputs, facts, cache.digest)
     image_sbom.write(partial, manifest)
+    atomic.write_file(partial / BUILD_NAME, _json(work.report()), 0o444)
     target = images.publish(partial, request.store_dir, manifest, request.signer.sign if request.signer else None)
     for name, entry in manifest["files"].items():
         cache.record(target / name, "sha256:" + entry["sha256"])
 
 
+def _run(request: Request, partial: Path, environment: dict[str, str]) -> None:
+    build = dib.Build(
+        program=request.program,
+        elements=request.elements,
+        elements_paths=request.elements_paths,
+        architecture=request.architecture,
+        output_directory=partial,
+        temporary_directory=request.work_dir / "tmp",
+        cache_directory=request.cache_dir / "dib",
+        log_path=request.log_path,
+        environment=environment,
+    )
+    dib.run(build, os.environ)
+
+
+class _Layers:
+    """The layers of one build: where it starts, what it leaves for later ones, and what is told of them.
+
+    Call within `image_layers.in_use`. Without a cache of layers (``layers_max_mib`` 0) all of it does nothing.
+    """
+
+    def __init__(self, request: Request, inputs: dict[str, str], cache: DigestCache) -> None:
+        self._cache = request.cache_dir
+        self._enabled = request.layers_max_mib > 0
+        self._written = request.work_dir / "layers"
+        self._started = time.time()
+        elements = image_inputs.resolve_elements(request.elements, request.elements_paths)
+        self._layers = image_layers.keys(inputs, elements, cache.digest)
+        self._start = image_layers.deepest(self._cache, self._layers) if self._enabled else None
+        self.environment: dict[str, str] = {}
+        if self._enabled:
+            (self._written / "since").write_text(f"{int(self._started)}\n", encoding="ascii")
+            self.environment["DIB_VLLMD_LAYERS_DIR"] = str(self._written)
+        if self._start:
+            image_layers.touch(self._cache, self._start.key)
+            self.environment["DIB_VLLMD_LAYER"] = str(image_layers.tree_path(self._cache, self._start.key))
+            self.environment["DIB_VLLMD_LAYER_NAME"] = self._start.name
+            self.environment["DIB_VLLMD_LAYER_LAST"] = str(self._start.last)
+        self._rows: list[dict[str, Any]] = []
+
+    def keep(self) -> None:
+        """Move the layers that were finished into the cache."""
+        self._rows = image_layers.report(self._written, self._layers, self._start, self._cache, self._started)
+        for layer, row in zip(self._layers, self._rows, strict=False):
+            archive = self._written / f"{layer.name}.tar"
+            if self._enabled and archive.is_file():
+                created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                image_layers.keep(self._cache, layer, archive, {"seconds": row["seconds"], "created": created})
+
+    def facts(self) -> list[dict[str, str]]:
+        """Return what the manifest says: names and keys, which do not depend on what was reused."""
+        return [{"name": layer.name, "key": layer.key} for layer in self._layers]
+
+    def report(self) -> dict[str, Any]:
+        """Return the content of build.json: how this one build went, nothing that another one has to repeat."""
+        finished = time.time()
+        return {
+            "schema_version": 1,
+            "started": _utc(self._started),
+            "finished": _utc(finished),
+            "seconds": round(finished - self._started),
+            "host_kernel": platform.release(),
+            "layers": self._rows,
+        }
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def builder_facts() -> dict[str, str]:
+    """Return what the manifest says of the builder; versions of its tools are inputs."""
+    try:
+        system = platform.freedesktop_os_release()
+    except OSError:
+        system = {}
+    name = f"{system.get('ID', 'linux')} {system.get('VERSION_ID', '')}".strip()
+    return {"system": name, "python": platform.python_version()}
+
+
 def check_unchanged(request: Request, todo: Plan, cache: DigestCache) -> None:
     """Raise ImageError when an input changed during the build: the image would not be what its version says."""
-    tools = {label.removeprefix("tool "): value for label, value in todo.inputs.items() if label.startswith("tool ")}
-    changed = image_inputs.changes(todo.inputs, collect_inputs(request, cache, tools))
+    changed = _changed(request, todo, cache)
     if changed:
         raise ImageError(
             f"{', '.join(changed)} changed while the image was built; build it again (nothing was published)"
         )
+
+
+def _changed(request: Request, todo: Plan, cache: DigestCache) -> list[str]:
+    tools = {label.removeprefix("tool "): value for label, value in todo.inputs.items() if label.startswith("tool ")}
+    return image_inputs.changes(todo.inputs, collect_inputs(request, cache, tools))
 
 
 def build_environment(request: Request) -> dict[str, str]:
@@ -305,18 +267,5 @@ def _collect_garbage(request: Request) -> list[str]:
     removed = images.removable(request.store_dir, request.name, request.keep, used)
     for version in removed:
         images.remove_version(request.store_dir, request.name, version)
+    image_layers.collect(request.cache_dir, request.layers_max_mib)
     return removed
-
-
-def default_program() -> Path:
-    """Return the disk-image-create beside the running Python, or the one on PATH. Raises ImageError."""
-    beside = Path(sys.executable).with_name("disk-image-create")
-    if beside.is_file():
-        return beside
-    found = shutil.which("disk-image-create")
-    if found is None:
-        raise ImageError(
-            f"disk-image-create is neither beside {sys.executable} nor on PATH; install diskimage-builder, "
-            "or set ansible_python_interpreter to the Python of an environment that has it"
-        )
-    return Path(found)

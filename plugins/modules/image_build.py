@@ -116,6 +116,14 @@ options:
     description: Seconds to wait while another process builds the same image.
     type: int
     default: 0
+  layers_max_mib:
+    description:
+      - How many MiB the cache of layers in O(cache_dir) may take; the least recently used layers go first. A build starts
+        from the topmost layer whose inputs are its own, so that a change rebuilds only what is above.
+      - A layer holds the Debian packages of the day it was made, until O(serial) changes.
+      - V(0) keeps no layers and uses none.
+    type: int
+    default: 16384
   program:
     description: The disk-image-create to run. The default is the one of the running Python's environment.
     type: path
@@ -211,6 +219,7 @@ from ansible_collections.vllmd.platform.plugins.module_utils import (
     apt_sources,
     image_builder,
     image_manifest,
+    image_plan,
     signals,
     signatures,
 )
@@ -245,13 +254,14 @@ ARGUMENTS: dict[str, Any] = {
     "min_free_mib": {"type": "int", "default": 8192},
     "keep": {"type": "int", "default": 2},
     "lock_timeout": {"type": "int", "default": 0},
+    "layers_max_mib": {"type": "int", "default": 16384},
     "program": {"type": "path"},
     "signing_key": {"type": "path", "no_log": False},
 }
 _ELEMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def request_of(params: dict[str, Any]) -> image_builder.Request:
+def request_of(params: dict[str, Any]) -> image_plan.Request:
     """Return the checked request. Raises ImageError for a parameter that cannot be."""
     image_manifest.check_name(params["name"])
     for element in params["elements"]:
@@ -271,11 +281,11 @@ def request_of(params: dict[str, Any]) -> image_builder.Request:
     if len(models) < len(params["models"]):
         raise image_manifest.ImageError("two models have the same name; give each its own")
     found = apt_sources.mirrors(apt_sources.read_sources(), params["release"])
-    return image_builder.Request(
+    return image_plan.Request(
         name=params["name"],
         profile=params["profile"],
         release=params["release"],
-        architecture=params["architecture"] or image_builder.host_architecture(),
+        architecture=params["architecture"] or image_plan.host_architecture(),
         elements=params["elements"],
         elements_paths=[Path(path) for path in params["elements_path"]],
         environment={name: str(value) for name, value in params["environment"].items()},
@@ -291,12 +301,13 @@ def request_of(params: dict[str, Any]) -> image_builder.Request:
         min_free_mib=params["min_free_mib"],
         keep=params["keep"],
         lock_timeout=params["lock_timeout"],
-        program=Path(params["program"]) if params["program"] else image_builder.default_program(),
+        layers_max_mib=params["layers_max_mib"],
+        program=Path(params["program"]) if params["program"] else image_plan.default_program(),
         signer=signatures.load_signing_key(Path(params["signing_key"])) if params["signing_key"] else None,
     )
 
 
-def result_of(request: image_builder.Request, todo: image_builder.Plan) -> dict[str, Any]:
+def result_of(request: image_plan.Request, todo: image_plan.Plan) -> dict[str, Any]:
     """Return what is known before anything is done."""
     labels = {label.removesuffix(" (new)").removesuffix(" (gone)") for label in todo.changed_inputs}
     old = todo.before or {"version": None, "inputs": {}}
@@ -322,12 +333,12 @@ def result_of(request: image_builder.Request, todo: image_builder.Plan) -> dict[
     }
 
 
-def work(module: AnsibleModule, request: image_builder.Request) -> dict[str, Any]:
+def work(module: AnsibleModule, request: image_plan.Request) -> dict[str, Any]:
     """Build if necessary. Returns the task's result."""
     started = time.monotonic()
     cache = DigestCache(request.cache_dir / "digests.json")
-    inputs = image_builder.collect_inputs(request, cache, image_builder.tool_versions(), missing_ok=module.check_mode)
-    todo = image_builder.plan(request, inputs)
+    inputs = image_plan.collect_inputs(request, cache, image_plan.tool_versions(), missing_ok=module.check_mode)
+    todo = image_plan.plan(request, inputs)
     result = result_of(request, todo)
     if module.check_mode:
         result.update(changed=todo.action != "none", cleaned=image_builder.leftovers(request), removed=[])
