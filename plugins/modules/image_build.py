@@ -118,8 +118,8 @@ options:
     default: 0
   layers_max_mib:
     description:
-      - How many MiB the cache of layers in O(cache_dir) may take; the least recently used layers go first. A build starts
-        from the topmost layer whose inputs are its own, so that a change rebuilds only what is above.
+      - How many MiB the cache of layers in O(cache_dir) may take; the least recently used layers go first.
+      - A build starts from the topmost layer whose inputs are its own, so that a change rebuilds only what is above.
       - A layer holds the Debian packages of the day it was made, until O(serial) changes.
       - V(0) keeps no layers and uses none.
     type: int
