@@ -14,7 +14,10 @@ export PYTHONDONTWRITEBYTECODE=1
 # Nothing in the image is newer than this (seconds since 1970). Empty: the date of its newest Debian package.
 export DIB_VLLMD_SOURCE_DATE_EPOCH=${DIB_VLLMD_SOURCE_DATE_EPOCH:-}
 
-# The builder's layer cache: where finished layers are written, and which one to start from (vllmd_layers in README.rst).
+# A flat repository with the packages of a lock file. Empty: what the mirrors serve.
+export DIB_VLLMD_PACKAGES=${DIB_VLLMD_PACKAGES:-}
+
+# The builder's layer cache: where finished layers are written, and which one to start from (README.rst).
 export DIB_VLLMD_LAYERS_DIR=${DIB_VLLMD_LAYERS_DIR:-}
 export DIB_VLLMD_LAYER=${DIB_VLLMD_LAYER:-}
 export DIB_VLLMD_LAYER_NAME=${DIB_VLLMD_LAYER_NAME:-}

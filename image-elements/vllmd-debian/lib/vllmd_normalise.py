@@ -23,7 +23,6 @@ LEFTOVERS = (
     "etc/apt/apt.conf.d/95disable-recommends",
     "etc/apt/apt.conf.d/95no-translations",
     "root/.cache",
-    "usr/share/vllmd/packages.json",
     "var/cache/apt/*.bin",
     "var/cache/debconf/*-old",
     "var/cache/fontconfig",
@@ -37,6 +36,7 @@ LEFTOVERS = (
     "var/lib/dpkg/triggers/Lock",
     "var/lib/dpkg/updates/*",
     "var/lib/systemd/random-seed",
+    "var/lib/vllmd-packages",
     "var/lib/vllmd/cache/**/*.lock",
 )
 SECONDS_A_DAY = 86400
