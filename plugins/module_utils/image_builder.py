@@ -6,20 +6,28 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import atomic, build_cleanup, dib, image_inputs, image_layers, image_manifest, image_sbom, images, locks
+from . import (
+    atomic,
+    build_cleanup,
+    build_layers,
+    dib,
+    image_inputs,
+    image_layers,
+    image_lock,
+    image_manifest,
+    image_sbom,
+    images,
+    locked_packages,
+    locks,
+)
+from .build_layers import BuildLayers
 from .digests import DigestCache
 from .image_manifest import ImageError
 from .image_plan import Plan, Request, collect_inputs, plan
 from .signals import signals_ignored, signals_raise
-
-#: Beside the manifest and not signed: how the build went, which differs from one build to the next.
-BUILD_NAME = "build.json"
 
 
 def leftovers(request: Request) -> list[str]:
@@ -58,18 +66,20 @@ def apply(request: Request, todo: Plan, cache: DigestCache) -> dict[str, Any]:
 def _carry_out(request: Request, todo: Plan, cache: DigestCache) -> dict[str, Any]:
     """Do what the plan says; the lock is held."""
     removed: list[str] = []
+    version = todo.version
     if todo.unsigned and request.signer:
         images.add_signature(request.store_dir, request.name, todo.version, request.signer.sign)
     if todo.action == "link":
         images.set_latest(request.store_dir, request.name, todo.version)
     elif todo.action == "build":
         try:
-            _build(request, todo, cache)
+            manifest = _build(request, todo, cache)
         finally:
             with signals_ignored():
                 _clean(request)
         removed = _collect_garbage(request)
-    return {"changed": todo.action != "none", "removed": removed}
+        version = str(manifest["version"])
+    return {"changed": todo.action != "none", "removed": removed, "version": version}
 
 
 def _clean(request: Request) -> list[str]:
@@ -77,7 +87,8 @@ def _clean(request: Request) -> list[str]:
     return done + build_cleanup.clean_directory(request.work_dir)
 
 
-def _build(request: Request, todo: Plan, cache: DigestCache) -> None:
+def _build(request: Request, todo: Plan, cache: DigestCache) -> dict[str, Any]:
+    """Build and publish; return the manifest."""
     check_space(request)
     layers_dir = request.work_dir / "layers"
     for directory in (
@@ -90,30 +101,64 @@ def _build(request: Request, todo: Plan, cache: DigestCache) -> None:
     partial = images.partial_path(request.store_dir, request.name, todo.version)
     partial.mkdir(mode=0o755)
     with image_layers.in_use(request.cache_dir):
-        work = _Layers(request, todo.inputs, cache)
+        work = BuildLayers(request, todo.inputs, cache)
         try:
-            _run(request, partial, {**build_environment(request), **work.environment})
+            _run(request, partial, {**build_environment(request), **work.environment, **_locked(request, work, cache)})
             check_unchanged(request, todo, cache)
         except dib.BuildError:
             # What was finished before is worth as much as ever, unless it was made from something else.
-            if not _changed(request, todo, cache):
-                work.keep()
+            if not request.lock_update and not _changed(request, todo, cache):
+                work.keep(todo.inputs)
             raise
-        work.keep()
-    facts = read_facts(partial, request.log_path)
+        facts = read_facts(partial, request.log_path)
+        if "lock" in facts:
+            facts["lock"]["wheels"] = image_lock.wheel_pins(request.wheelhouse, cache.digest)
+        inputs = _keep_lock(request, todo.inputs, facts, partial, cache)
+        work.keep(inputs)
     for path in partial.iterdir():
         if path.name in image_manifest.FILE_NAMES:
             path.chmod(0o444)
         else:
             images.remove_tree(path)
     facts["layers"] = work.facts()
-    facts["build"] = {**facts.get("build", {}), **builder_facts()}
-    manifest = image_manifest.compose(partial, request.name, todo.inputs, facts, cache.digest)
+    facts["build"] = {**facts.get("build", {}), **build_layers.builder_facts()}
+    manifest = image_manifest.compose(partial, request.name, inputs, facts, cache.digest)
     image_sbom.write(partial, manifest)
-    atomic.write_file(partial / BUILD_NAME, _json(work.report()), 0o444)
+    atomic.write_file(partial / build_layers.BUILD_NAME, build_layers.dump(work.report()), 0o444)
     target = images.publish(partial, request.store_dir, manifest, request.signer.sign if request.signer else None)
     for name, entry in manifest["files"].items():
         cache.record(target / name, "sha256:" + entry["sha256"])
+    return manifest
+
+
+def _locked(request: Request, work: BuildLayers, cache: DigestCache) -> dict[str, str]:
+    """Return the variables of a build that keeps to a lock, after its packages were put together."""
+    if request.lock is None or request.lock_update:
+        return {}
+    environment = {"DIB_VLLMD_SOURCE_DATE_EPOCH": str(request.lock["source_date_epoch"])}
+    if not work.whole:
+        packages = request.work_dir / "packages"
+        mirrors = [mirror for mirror in (request.mirror, request.security_mirror) if mirror]
+        downloads = request.cache_dir / "dib/apt/debian"
+        locked_packages.repository(request.lock["packages"], downloads, mirrors, packages, cache)
+        environment["DIB_VLLMD_PACKAGES"] = str(packages)
+    return environment
+
+
+def _keep_lock(
+    request: Request, inputs: dict[str, str], facts: dict[str, Any], partial: Path, cache: DigestCache
+) -> dict[str, str]:
+    """Check what came out against the lock, or write the lock. Returns the inputs of the image."""
+    if request.lock_path is None:
+        return inputs
+    files = {name: cache.digest(partial / name).removeprefix("sha256:") for name in image_manifest.FILE_NAMES}
+    made = image_lock.compose(request.name, inputs, facts, files)
+    if request.lock_update:
+        image_lock.write(request.lock_path, made)
+        return dict(sorted({**inputs, **image_lock.inputs_of(made)}.items()))
+    if request.lock:
+        image_lock.check_result(request.lock_path, request.lock, made)
+    return inputs
 
 
 def _run(request: Request, partial: Path, environment: dict[str, str]) -> None:
@@ -129,75 +174,6 @@ def _run(request: Request, partial: Path, environment: dict[str, str]) -> None:
         environment=environment,
     )
     dib.run(build, os.environ)
-
-
-class _Layers:
-    """The layers of one build: where it starts, what it leaves for later ones, and what is told of them.
-
-    Call within `image_layers.in_use`. Without a cache of layers (``layers_max_mib`` 0) all of it does nothing.
-    """
-
-    def __init__(self, request: Request, inputs: dict[str, str], cache: DigestCache) -> None:
-        self._cache = request.cache_dir
-        self._enabled = request.layers_max_mib > 0
-        self._written = request.work_dir / "layers"
-        self._started = time.time()
-        elements = image_inputs.resolve_elements(request.elements, request.elements_paths)
-        self._layers = image_layers.keys(inputs, elements, cache.digest)
-        self._start = image_layers.deepest(self._cache, self._layers) if self._enabled else None
-        self.environment: dict[str, str] = {}
-        if self._enabled:
-            (self._written / "since").write_text(f"{int(self._started)}\n", encoding="ascii")
-            self.environment["DIB_VLLMD_LAYERS_DIR"] = str(self._written)
-        if self._start:
-            image_layers.touch(self._cache, self._start.key)
-            self.environment["DIB_VLLMD_LAYER"] = str(image_layers.tree_path(self._cache, self._start.key))
-            self.environment["DIB_VLLMD_LAYER_NAME"] = self._start.name
-            self.environment["DIB_VLLMD_LAYER_LAST"] = str(self._start.last)
-        self._rows: list[dict[str, Any]] = []
-
-    def keep(self) -> None:
-        """Move the layers that were finished into the cache."""
-        self._rows = image_layers.report(self._written, self._layers, self._start, self._cache, self._started)
-        for layer, row in zip(self._layers, self._rows, strict=False):
-            archive = self._written / f"{layer.name}.tar"
-            if self._enabled and archive.is_file():
-                created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-                image_layers.keep(self._cache, layer, archive, {"seconds": row["seconds"], "created": created})
-
-    def facts(self) -> list[dict[str, str]]:
-        """Return what the manifest says: names and keys, which do not depend on what was reused."""
-        return [{"name": layer.name, "key": layer.key} for layer in self._layers]
-
-    def report(self) -> dict[str, Any]:
-        """Return the content of build.json: how this one build went, nothing that another one has to repeat."""
-        finished = time.time()
-        return {
-            "schema_version": 1,
-            "started": _utc(self._started),
-            "finished": _utc(finished),
-            "seconds": round(finished - self._started),
-            "host_kernel": platform.release(),
-            "layers": self._rows,
-        }
-
-
-def _utc(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, indent=1) + "\n").encode()
-
-
-def builder_facts() -> dict[str, str]:
-    """Return what the manifest says of the builder; versions of its tools are inputs."""
-    try:
-        system = platform.freedesktop_os_release()
-    except OSError:
-        system = {}
-    name = f"{system.get('ID', 'linux')} {system.get('VERSION_ID', '')}".strip()
-    return {"system": name, "python": platform.python_version()}
 
 
 def check_unchanged(request: Request, todo: Plan, cache: DigestCache) -> None:

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import image_inputs, image_manifest, images, signatures
+from . import image_inputs, image_lock, image_manifest, images, signatures
 from .digests import DigestCache
 from .image_manifest import ImageError
 
@@ -50,6 +50,10 @@ class Request:
     signer: signatures.Signer | None = None
     #: How much the cache of layers may take; 0 keeps and uses none.
     layers_max_mib: int = 0
+    #: The lock file, what it says (None when there is none yet), and whether the build makes it or keeps to it.
+    lock_path: Path | None = None
+    lock: image_lock.Lock | None = None
+    lock_update: bool = False
 
     @property
     def work_dir(self) -> Path:
@@ -103,11 +107,14 @@ def tool_versions() -> dict[str, str]:
 def collect_inputs(
     request: Request, cache: DigestCache, tools: Mapping[str, str], missing_ok: bool = False
 ) -> dict[str, str]:
-    """Return the request's inputs; ``missing_ok`` as for `image_inputs.collect`. Raises InputError."""
+    """Return the request's inputs; ``missing_ok`` as for `image_inputs.collect`.
+
+    With a lock, what it pins is among them. Raises InputError, LockFileError when they are not those of the lock.
+    """
     settings = {"profile": request.profile, "release": request.release, "architecture": request.architecture}
     if request.serial:
         settings["serial"] = request.serial
-    return image_inputs.collect(
+    inputs = image_inputs.collect(
         settings=settings,
         elements=request.elements,
         elements_paths=request.elements_paths,
@@ -118,6 +125,16 @@ def collect_inputs(
         file_digest=cache.digest,
         missing_ok=missing_ok,
     )
+    if request.lock_path and request.lock and not request.lock_update:
+        known = {label: request.lock["inputs"].get(label, value) for label, value in inputs.items()}
+        image_lock.check_inputs(
+            request.lock_path,
+            request.lock,
+            request.name,
+            {label: known[label] if value == image_inputs.MISSING else value for label, value in inputs.items()},
+        )
+        inputs.update(image_lock.inputs_of(request.lock))
+    return dict(sorted(inputs.items()))
 
 
 def plan(request: Request, inputs: dict[str, str]) -> Plan:
@@ -126,6 +143,9 @@ def plan(request: Request, inputs: dict[str, str]) -> Plan:
     latest = images.latest_version(request.store_dir, request.name)
     before = _manifest(request.store_dir / request.name / latest) if latest else None
     target = request.store_dir / request.name / version
+    if request.lock_update:
+        # Which version comes out is known when it is built: what the mirrors serve becomes part of its inputs.
+        return Plan("build", "the lock file is updated", version, inputs, before, [])
     if target.is_dir():
         try:
             content = image_manifest.read(target)

@@ -124,6 +124,16 @@ options:
       - V(0) keeps no layers and uses none.
     type: int
     default: 16384
+  lock_file:
+    description:
+      - The image's lock file on the builder. The build makes the image that it describes, from exactly the packages,
+        wheels and models that it names, or refuses and says what differs.
+      - Packages come from the downloads in O(cache_dir), or from the mirrors while they serve them.
+    type: path
+  lock_update:
+    description: Build from what the mirrors serve now, without layers, and write O(lock_file) from what came out.
+    type: bool
+    default: false
   program:
     description: The disk-image-create to run. The default is the one of the running Python's environment.
     type: path
@@ -195,6 +205,12 @@ duration_seconds:
   description: How long the module took.
   returned: success
   type: float
+lock_changes:
+  description: What changed in O(lock_file), a line for each package, wheel, model, input and output.
+  returned: with O(lock_update), when the image was built
+  type: list
+  elements: str
+  sample: ["package openssl 3.0.16-1~deb12u1 -> 3.0.17-1~deb12u2"]
 cleaned:
   description: What a killed build had left and was cleaned; in check mode, what lies around.
   returned: success
@@ -218,6 +234,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.vllmd.platform.plugins.module_utils import (
     apt_sources,
     image_builder,
+    image_lock,
     image_manifest,
     image_plan,
     signals,
@@ -255,6 +272,8 @@ ARGUMENTS: dict[str, Any] = {
     "keep": {"type": "int", "default": 2},
     "lock_timeout": {"type": "int", "default": 0},
     "layers_max_mib": {"type": "int", "default": 16384},
+    "lock_file": {"type": "path"},
+    "lock_update": {"type": "bool", "default": False},
     "program": {"type": "path"},
     "signing_key": {"type": "path", "no_log": False},
 }
@@ -280,6 +299,10 @@ def request_of(params: dict[str, Any]) -> image_plan.Request:
             raise image_manifest.ImageError(f"model {name}: {str(path)!r} has a space, which the elements cannot read")
     if len(models) < len(params["models"]):
         raise image_manifest.ImageError("two models have the same name; give each its own")
+    lock_path = Path(params["lock_file"]) if params["lock_file"] else None
+    if params["lock_update"] and lock_path is None:
+        raise image_manifest.ImageError("lock_update is true, but lock_file names no file to update; name one")
+    absent = lock_path is None or (params["lock_update"] and not lock_path.exists())
     found = apt_sources.mirrors(apt_sources.read_sources(), params["release"])
     return image_plan.Request(
         name=params["name"],
@@ -302,6 +325,9 @@ def request_of(params: dict[str, Any]) -> image_plan.Request:
         keep=params["keep"],
         lock_timeout=params["lock_timeout"],
         layers_max_mib=params["layers_max_mib"],
+        lock_path=lock_path,
+        lock=None if absent or lock_path is None else image_lock.load(lock_path),
+        lock_update=params["lock_update"],
         program=Path(params["program"]) if params["program"] else image_plan.default_program(),
         signer=signatures.load_signing_key(Path(params["signing_key"])) if params["signing_key"] else None,
     )
@@ -348,6 +374,9 @@ def work(module: AnsibleModule, request: image_plan.Request) -> dict[str, Any]:
         if todo.action == "build" and os.geteuid() != 0:
             raise image_manifest.ImageError("an image is built as root; run the task with become: true")
         result.update(image_builder.apply(request, todo, cache))
+        result["path"] = str(request.store_dir / request.name / result["version"])
+        if request.lock_update and request.lock_path:
+            result["lock_changes"] = image_lock.differences(request.lock, image_lock.load(request.lock_path))
         save(module, cache)
     result["duration_seconds"] = round(time.monotonic() - started, 3)
     return result

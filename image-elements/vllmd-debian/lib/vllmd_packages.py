@@ -6,7 +6,7 @@ no index and left out.
 
 Usage: vllmd_packages.py TREE
 
-{"packages": {NAME: {"version", "architecture", "sha256", "size_bytes", "filename", "source"}}}
+{"packages": {NAME: {"version", "architecture", "sha256", "size_bytes", "filename", "source", "licences"}}}
 """
 
 from __future__ import annotations
@@ -52,6 +52,21 @@ def stanzas(path: Path) -> Iterator[dict[str, str]]:
         yield stanza
 
 
+def licences(tree: Path, name: str) -> list[str]:
+    """Return the short names of licences in the package's copyright file, when that is in the machine-readable format.
+
+    Empty for others and for packages that are not in the image (https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/).
+    """
+    try:
+        lines = (tree / "usr/share/doc" / name / "copyright").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    if not lines or not lines[0].startswith("Format:"):
+        return []
+    fields = (line.partition(":")[2].strip() for line in lines if line.startswith("License:"))
+    return sorted({field for field in fields if field and len(field) < 80})
+
+
 def pins(tree: Path) -> dict[str, dict[str, object]]:
     """Return the pins of all installed packages that an index knows, by name."""
     wanted = installed(tree)
@@ -68,6 +83,7 @@ def pins(tree: Path) -> dict[str, dict[str, object]]:
                     "size_bytes": int(stanza["Size"]),
                     "filename": stanza["Filename"].removeprefix("./"),
                     "source": f"{source} {version.strip('()') or key[1]}",
+                    "licences": licences(tree, key[0]),
                 }
     return dict(sorted(found.items()))
 
