@@ -18,6 +18,7 @@ from . import (
     image_layers,
     image_lock,
     image_manifest,
+    image_report,
     image_sbom,
     images,
     locked_packages,
@@ -116,7 +117,7 @@ def _build(request: Request, todo: Plan, cache: DigestCache) -> dict[str, Any]:
         inputs = _keep_lock(request, todo.inputs, facts, partial, cache)
         work.keep(inputs)
     for path in partial.iterdir():
-        if path.name in image_manifest.FILE_NAMES:
+        if path.name in (*image_manifest.FILE_NAMES, image_report.SIZES_NAME):
             path.chmod(0o444)
         else:
             images.remove_tree(path)
@@ -125,6 +126,13 @@ def _build(request: Request, todo: Plan, cache: DigestCache) -> dict[str, Any]:
     manifest = image_manifest.compose(partial, request.name, inputs, facts, cache.digest)
     image_sbom.write(partial, manifest)
     atomic.write_file(partial / build_layers.BUILD_NAME, build_layers.dump(work.report()), 0o444)
+    image_report.write_beside(
+        partial,
+        manifest,
+        before=request.store_dir / request.name / todo.before["version"] if todo.before else None,
+        log=request.log_path,
+        signed_by=request.signer.public.key_id if request.signer else None,
+    )
     target = images.publish(partial, request.store_dir, manifest, request.signer.sign if request.signer else None)
     for name, entry in manifest["files"].items():
         cache.record(target / name, "sha256:" + entry["sha256"])
