@@ -238,7 +238,7 @@ from ansible_collections.vllmd.platform.plugins.module_utils import (
     image_manifest,
     image_plan,
     signals,
-    signatures,
+    signing_keys,
 )
 from ansible_collections.vllmd.platform.plugins.module_utils.build_cleanup import CleanupError
 from ansible_collections.vllmd.platform.plugins.module_utils.dib import BuildError
@@ -329,7 +329,7 @@ def request_of(params: dict[str, Any]) -> image_plan.Request:
         lock=None if absent or lock_path is None else image_lock.load(lock_path),
         lock_update=params["lock_update"],
         program=Path(params["program"]) if params["program"] else image_plan.default_program(),
-        signer=signatures.load_signing_key(Path(params["signing_key"])) if params["signing_key"] else None,
+        signer=signing_keys.load_signing_key(Path(params["signing_key"])) if params["signing_key"] else None,
     )
 
 
