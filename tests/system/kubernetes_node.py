@@ -178,7 +178,7 @@ def refused(name: str, sentence: str, work: Path, cache: Path, variables: dict[s
 def main() -> int:
     """Run the four builds; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("/var/tmp"))  # noqa: S108 -- a real disk
+    parser.add_argument("--work", type=Path, default=Path("/var/tmp"))
     parser.add_argument("--cache", type=Path, default=Path("/var/cache/vllmd/dib"))
     parser.add_argument("--only", nargs="*", default=["files", "repository", "tampered", "skewed"])
     options = parser.parse_args()
