@@ -13,8 +13,6 @@ from .digests import FileDigest, digest_file, digest_text, digest_tree
 #: Raise it when the pipeline itself changes what comes out of the same inputs.
 INPUTS_SCHEMA = "1"
 VERSION_LENGTH = 12
-#: Variables whose value is a path on the builder; what lies there is the input, not where.
-_PATH_VARIABLES = ("_FILE", "_DIRECTORY")
 
 
 class InputError(ValueError):
@@ -63,21 +61,23 @@ def collect(
     """Return every input of a build as ``{label: value or digest}``.
 
     ``settings`` are profile, release, architecture and the like; ``environment`` the DIB_* variables that the user
-    set (one that ends in ``_FILE`` or ``_DIRECTORY`` counts by what lies there); ``models`` model name to directory;
-    ``tools`` program to version. Mirrors are no inputs: what they serve is the same. With ``missing_ok`` a model or
-    wheelhouse that an earlier step has yet to make counts as ``(missing)``.
-    Raises InputError when one does not exist or cannot be read.
+    set, of which one that is the path of a file or directory counts by its contents, too; ``models`` model name to
+    directory; ``tools`` program to version. Mirrors are no inputs: what they serve is the same. With ``missing_ok`` a
+    model or wheelhouse that an earlier step has yet to make counts as ``(missing)``. Raises InputError when one does
+    not exist or cannot be read.
     """
     inputs = {"schema": INPUTS_SCHEMA, "elements": " ".join(elements)}
     inputs.update({f"setting {name}": value for name, value in settings.items()})
-    given = {name: Path(value) for name, value in environment.items() if value and name.endswith(_PATH_VARIABLES)}
-    inputs.update({f"environment {name}": value for name, value in environment.items() if name not in given})
+    inputs.update({f"environment {name}": value for name, value in environment.items()})
     inputs.update({f"tool {name}": version for name, version in tools.items()})
     trees = {f"element {name}": path for name, path in resolve_elements(elements, elements_paths).items()}
     trees.update({f"model {name}": path for name, path in models.items()})
-    trees.update({f"environment {name}": path for name, path in given.items()})
     if wheelhouse is not None:
         trees["wheelhouse"] = wheelhouse
+    for name, value in environment.items():
+        # Such as a directory of packages that an element takes from; /dev/vda in a kernel's command line is none.
+        if value.startswith("/") and (Path(value).is_dir() or Path(value).is_file()):
+            trees[f"content {name}"] = Path(value)
     for label, path in trees.items():
         if missing_ok and not path.exists():
             inputs[label] = "(missing)"

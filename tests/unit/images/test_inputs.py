@@ -88,32 +88,6 @@ def test_missing_inputs_are_refused_or_marked(tmp_path: Path) -> None:
     assert collect(missing_ok=True)["model m"] == "(missing)"
 
 
-def test_of_a_variable_with_a_path_the_content_is_the_input(tmp_path: Path) -> None:
-    def collect(**environment: str) -> dict[str, str]:
-        return image_inputs.collect(
-            settings={},
-            elements=[],
-            elements_paths=[],
-            environment=environment,
-            models={},
-            wheelhouse=None,
-            tools={},
-        )
-
-    for name in ("here", "there"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "driver.deb").write_text("driver")
-    here = collect(DIB_DEBS_DIRECTORY=str(tmp_path / "here"), DIB_KEY_FILE=str(tmp_path / "here/driver.deb"))
-    there = collect(DIB_DEBS_DIRECTORY=str(tmp_path / "there"), DIB_KEY_FILE=str(tmp_path / "there/driver.deb"))
-    assert here == there
-    (tmp_path / "there/driver.deb").write_text("another")
-    again = collect(DIB_DEBS_DIRECTORY=str(tmp_path / "there"), DIB_KEY_FILE=str(tmp_path / "there/driver.deb"))
-    assert image_inputs.changes(there, again) == ["environment DIB_DEBS_DIRECTORY", "environment DIB_KEY_FILE"]
-    assert collect(DIB_KEY_FILE="")["environment DIB_KEY_FILE"] == "", "an empty one names nothing"
-    with pytest.raises(image_inputs.InputError, match=r"environment DIB_KEY_FILE: .*gone does not exist"):
-        collect(DIB_KEY_FILE=str(tmp_path / "gone"))
-
-
 def test_an_unchanged_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
 
