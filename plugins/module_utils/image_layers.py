@@ -139,7 +139,7 @@ def _layer_of_input(label: str, words: Mapping[str, list[bytes]]) -> str | None:
         return TOP
     if kind == "wheelhouse":
         return "engine"
-    if kind == "environment":
+    if kind in ("environment", "content"):
         # A variable counts from the lowest layer on that reads it.
         pattern = re.compile(rb"\b" + re.escape(name.encode()) + rb"\b")
         return next((layer for layer, texts in words.items() if any(pattern.search(text) for text in texts)), LOWEST)
