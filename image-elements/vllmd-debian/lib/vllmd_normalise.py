@@ -2,9 +2,9 @@
 
 Usage: vllmd_normalise.py TREE PACKAGES [EPOCH]
 
-EPOCH, in seconds, is what nothing in the tree is newer than. Without it the newest Debian package of PACKAGES (the output
-of vllmd_packages.py) decides: dpkg keeps the date at which a package was made on its control files, so the same packages
-give the same number on every day and every builder. Prints the epoch.
+EPOCH, in seconds, is what nothing in the tree is newer than. Without it the newest Debian package of PACKAGES (output
+of vllmd_packages.py) decides: dpkg keeps the date at which a package was made on its control files, so the same
+packages give the same number on every day and every builder. Prints the epoch.
 """
 
 from __future__ import annotations
