@@ -3,8 +3,7 @@
 
 The plain way is what an administrator types: Debian's default bootstrap, `apt install` of kernel, containerd and ssh
 (for cuda the driver as well) with what they recommend, a virtual environment and `pip install vllm==VERSION` with
-everything that vLLM asks for. Both trees have no model and are counted by the blocks that their files take, so that only
-what is inside differs.
+everything that vLLM asks for. Both trees have no model and are counted by the blocks that their files take.
 
 Needs root, mmdebstrap, a working pip, and the images in the store (`make image PROFILE=cpu`, then `PROFILE=cuda`).
 The plain cuda tree takes 13 GB while it is measured; it is removed afterwards.
