@@ -237,7 +237,7 @@ def test_memory_bounds_the_length_on_the_cpu(shipped: Profiles) -> None:
         ({"environment": {"VLLM_CPU_KVCACHE_SPACE": "40"}}, r"kv-cache-memory-bytes 40.0 GiB"),
         (
             {"gpu_memory_utilization": 0.99},
-            r"gpu-memory-utilization 0.99 of 5.0 GiB is .*, but 4.8 GiB are available; .*: at most 0.95",
+            r"gpu-memory-utilization 0.99 of 5.0 GiB is .*, 4.8 GiB are available; .*: at most 0.95",
         ),
         ({"kv_cache_memory_bytes": "64M", "max_model_len": 8192}, r"cache of 8192 tokens 0.4 GiB .* to at most 1456"),
         ({"max_model_len": 8192, "gpu_memory_utilization": 0.15}, r"does not fit with max-model-len 8192"),

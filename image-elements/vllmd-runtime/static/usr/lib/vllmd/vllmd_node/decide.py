@@ -261,8 +261,8 @@ def _utilized(hardware: Hardware, utilization: float, room: Room) -> Room:
     if wanted > room.budget:
         share = int(room.budget / hardware.memory_bytes * 100) / 100
         raise Refusal(
-            f"gpu-memory-utilization {utilization:g} of {total} is {gib(wanted)}, but {gib(room.budget)} are available; on "
-            f"the CPU it is the share of the guest's memory: at most {share:g} here"
+            f"gpu-memory-utilization {utilization:g} of {total} is {gib(wanted)}, {gib(room.budget)} are available; "
+            f"on the CPU it is a share of the guest's memory: at most {share:g} here"
         )
     have = f"gpu-memory-utilization {utilization:g} of the guest's {total} is {gib(wanted)}"
     return Room(wanted, have, f"raise it, or {room.hint}")

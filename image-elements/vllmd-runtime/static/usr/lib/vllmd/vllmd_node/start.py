@@ -3,7 +3,7 @@
 Called by engine.py before anything is imported that could take long.
 """
 # Read at boot on an emulated CPU, where pathlib costs more than all of this:
-# ruff: noqa: PTH105, PTH112, PTH118, PTH123
+# ruff: noqa: PTH112, PTH118
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from vllmd_node import decide, hardware, metrics_text, model, profiles, remote
+from vllmd_node import decide, files, hardware, metrics_text, model, profiles, remote
 
 PROFILE_VARIABLE = "VLLMD_HARDWARE_PROFILE"
 NODE_FILE = "node.json"
@@ -70,18 +70,8 @@ def plan(
 def write(directory: str, decision: decide.Decision, node: dict[str, Any], metrics: str = METRICS_DIRECTORY) -> str:
     """Write options, the node's description and its metrics; return the path of the options' file."""
     path = os.path.join(directory, "engine.yaml")
-    replace(path, json.dumps(decision.options, indent=1) + "\n")
-    replace(os.path.join(directory, NODE_FILE), json.dumps(node, indent=1) + "\n")
+    files.replace(path, json.dumps(decision.options, indent=1) + "\n")
+    files.replace(os.path.join(directory, NODE_FILE), json.dumps(node, indent=1) + "\n")
     if os.path.isdir(metrics):
-        replace(os.path.join(metrics, "node.prom"), metrics_text.node(node), 0o644)
+        files.replace(os.path.join(metrics, "node.prom"), metrics_text.node(node), 0o644)
     return path
-
-
-def replace(path: str, text: str, mode: int = 0o600) -> None:
-    """Write a file so that nobody ever reads half of it."""
-    partial = f"{path}.{os.getpid()}.partial"
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with open(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        os.fchmod(stream.fileno(), mode)
-    os.replace(partial, path)

@@ -1,7 +1,7 @@
 """The cache disk: a second disk that keeps models and compiled kernels from one start to the next.
 
-It is an ext4 file system labelled VLLMD_CACHE; one that has another label, another file system or none is never touched,
-unless it is blank, is the disk that the launcher attached as the cache, and the runtime asks for it to be formatted.
+It is an ext4 file system labelled VLLMD_CACHE. A disk that holds anything else is never touched; a blank one that the
+launcher attached as the cache is formatted when the runtime asks for it.
 """
 # Run by configure.py early at boot, where each import costs:
 # ruff: noqa: PTH103, PTH118, PTH123, PTH208
@@ -141,8 +141,8 @@ def _use(target: str, owner: int) -> dict[str, str]:
     if free < _SMALLEST_FREE:
         size = space.f_blocks * space.f_frsize
         print(
-            f"vllmd: cache disk: it is full ({free >> 20} MiB free of {size >> 20} MiB): models on it are used, compiled "
-            "code is kept in memory; make it larger or delete models from it",
+            f"vllmd: cache disk: it is full ({free >> 20} MiB free of {size >> 20} MiB): models on it are used, "
+            "compiled code is kept in memory; make it larger or delete models from it",
             flush=True,
         )
     else:
@@ -162,7 +162,7 @@ def _use(target: str, owner: int) -> dict[str, str]:
 def _run(program: str, arguments: list[str]) -> int:
     """Run a program and return its exit status; subprocess alone would cost more than the rest of this file."""
     try:
-        return os.spawnv(os.P_WAIT, program, arguments)
+        return os.spawnv(os.P_WAIT, program, arguments)  # noqa: S606 -- fixed programs, a disk's path
     except OSError as error:
         raise CacheError(f"cannot run {program}: {error.strerror}") from error
 
