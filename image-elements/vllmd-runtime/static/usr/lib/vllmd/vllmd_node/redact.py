@@ -59,7 +59,7 @@ _PATTERNS = (
 )
 # NAME=value, name: value, "name": "value", --name value; the name is looked at afterwards.
 _ASSIGNMENT = re.compile(
-    r"""(?P<name>["']?[A-Za-z][A-Za-z0-9_.-]*["']?)(?P<sign>\s*[=:]\s*)(?P<value>"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[^\s,;}\]"']+)"""
+    r"""(?P<name>["']?[A-Za-z][A-Za-z0-9_.-]*["']?)(?P<sign>\s*[=:]\s*)(?P<value>"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[^\s,;{}\[\]()"'=]+=*)"""
 )
 _OPTION = re.compile(r"(?P<name>--[A-Za-z][A-Za-z0-9_-]*)(?P<sign>\s+)(?P<value>[^\s-]\S*)")
 _SPLIT = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
