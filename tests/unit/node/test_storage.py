@@ -125,6 +125,10 @@ def test_a_blank_disk_is_formatted_when_asked(
     monkeypatch.setattr(storage, "_mount", lambda _disk, target: Path(target).mkdir())
     target = tmp_path / "mounted"
     monkeypatch.setattr(storage, "_SMALLEST_FREE", 0)
+    warmed = tmp_path / "warmed/modelinfos"
+    warmed.mkdir(parents=True)
+    (warmed / "llama.json").write_text("{}")
+    monkeypatch.setattr(storage, "WARMED", str(warmed.parent))
     environment = storage.attach(storage.find(devices, nodes), {"format": True}, os.getuid(), str(target))
     found = storage.find(devices, nodes)
     assert found is not None
@@ -137,6 +141,7 @@ def test_a_blank_disk_is_formatted_when_asked(
         "TRITON_CACHE_DIR": f"{target}/triton",
     }
     assert all(Path(directory).is_dir() for directory in environment.values())
+    assert (target / "vllm/modelinfos/llama.json").read_text() == "{}"
 
 
 def test_a_full_disk_still_serves_its_models(

@@ -4,13 +4,14 @@ It is an ext4 file system labelled VLLMD_CACHE. A disk that holds anything else 
 launcher attached as the cache is formatted when the runtime asks for it.
 """
 # Run by configure.py early at boot, where each import costs:
-# ruff: noqa: PTH103, PTH118, PTH123, PTH208
+# ruff: noqa: PTH103, PTH110, PTH112, PTH118, PTH123, PTH208
 
 from __future__ import annotations
 
 import os
 
 LABEL = "VLLMD_CACHE"
+WARMED = "/var/lib/vllmd/cache/vllm"
 SERIAL = "cache"  # what the launcher calls the disk
 MOUNT_POINT = "/var/lib/vllmd/disk"
 
@@ -154,9 +155,29 @@ def _use(target: str, owner: int) -> dict[str, str]:
             os.makedirs(directory, mode=0o750, exist_ok=True)
             os.chown(directory, owner, owner)
             environment[variable] = directory
+        if "vllm" in variables:
+            _copy_missing(WARMED, os.path.join(target, "vllm"), owner)
     except OSError as error:
         raise CacheError(f"{error.filename} cannot be made: {error.strerror}") from error
     return environment
+
+
+def _copy_missing(source: str, target: str, owner: int) -> None:
+    """Copy what the image's build put into vLLM's cache: what it knows of the image's models, a few KiB."""
+    if not os.path.isdir(source):
+        return
+    os.makedirs(target, mode=0o750, exist_ok=True)
+    os.chown(target, owner, owner)
+    for name in os.listdir(source):
+        old, new = os.path.join(source, name), os.path.join(target, name)
+        if os.path.isdir(old):
+            _copy_missing(old, new, owner)
+        elif not os.path.exists(new):
+            with open(old, "rb") as stream:
+                content = stream.read()
+            with open(new, "wb") as stream:
+                stream.write(content)
+            os.chown(new, owner, owner)
 
 
 def _run(program: str, arguments: list[str]) -> int:
