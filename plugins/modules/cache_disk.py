@@ -66,7 +66,8 @@ LABEL = "VLLMD_CACHE"
 SMALLEST_MIB = 64
 MIB = 1024 * 1024
 # fs/ext4/ext4.h: the superblock begins at 1024; in it the magic at 56 and the volume name at 120.
-_MAGIC, _NAME = 1024 + 56, 1024 + 120
+_MAGIC = 1024 + 56
+_NAME = 1024 + 120
 
 
 def label_of(path: Path) -> str | None:
