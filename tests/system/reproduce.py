@@ -64,6 +64,7 @@ class Builds:
             "runtime_assembler_build_dir": str(self.work / step / "build"),
             "runtime_assembler_log_dir": str(log),
             "runtime_assembler_cache_dir": str(self.cache()),
+            "runtime_assembler_layers_max_mib": 16384,
             **variables,
         }
         command = [*self.slot, "ansible-playbook", "-i", "inventories/local", "playbooks/generate.yml"]
