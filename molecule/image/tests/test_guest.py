@@ -60,7 +60,7 @@ def test_only_our_ports_are_open(host) -> None:
             loopback = address.endswith("7F") or address == "00000000000000000000000001000000"
             if not loopback and (table.startswith("udp") or state == LISTENING):
                 ports.add((table.rstrip("6"), int(port, 16)))
-    assert ports == {("tcp", 22), ("tcp", 8000)}
+    assert ports == {("tcp", 22), ("tcp", 8000), ("tcp", 9100)}
 
 
 def test_the_root_file_system_is_read_only_underneath(host) -> None:
