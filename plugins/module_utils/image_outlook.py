@@ -2,8 +2,8 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """What a build would do, for a person, before it is started: layer by layer, why, how much and where.
 
-`of_build` reads store and cache, the rest are pure functions over plain data. Sizes in bytes, times in seconds; both are
-what builds before had, so they are said as estimates.
+`of_build` reads store and cache, the rest are pure functions over plain data. Sizes in bytes, times in seconds; both
+are what builds before had, so they are said as estimates.
 """
 
 from __future__ import annotations
