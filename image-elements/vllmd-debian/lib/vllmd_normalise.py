@@ -1,18 +1,20 @@
 """Take out of a finished tree what says when and where it was built, and clamp its times.
 
-Usage: vllmd_normalise.py TREE [EPOCH]
+Usage: vllmd_normalise.py TREE PACKAGES [EPOCH]
 
-EPOCH, in seconds, is what nothing in the tree is newer than. Without it the newest Debian package decides: dpkg keeps
-the date at which a package was made on its control files, so the same packages give the same number on every day and
-every builder. Prints the epoch.
+EPOCH, in seconds, is what nothing in the tree is newer than. Without it the newest Debian package of PACKAGES (output
+of vllmd_packages.py) decides: dpkg keeps the date at which a package was made on its control files, so the same
+packages give the same number on every day and every builder. Prints the epoch.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 #: Paths that a build leaves and no guest reads, as globs below the tree.
@@ -23,6 +25,10 @@ LEFTOVERS = (
     "etc/apt/apt.conf.d/95disable-recommends",
     "etc/apt/apt.conf.d/95no-translations",
     "root/.cache",
+    "usr/local/bin/install-packages",
+    "usr/local/bin/package-installs*",
+    "usr/local/bin/package-uninstalls",
+    "usr/local/bin/pkg-map",
     "var/cache/apt/*.bin",
     "var/cache/debconf/*-old",
     "var/cache/fontconfig",
@@ -42,9 +48,14 @@ LEFTOVERS = (
 SECONDS_A_DAY = 86400
 
 
-def newest_package(tree: Path) -> int:
-    """Return when the newest installed Debian package was made, in seconds since 1970. Raises SystemExit."""
-    dates = [int(path.stat().st_mtime) for path in (tree / "var/lib/dpkg/info").glob("*.md5sums")]
+def newest_package(tree: Path, names: Iterable[str]) -> int:
+    """Return when the newest of the packages ``names`` was made, in seconds since 1970. Raises SystemExit.
+
+    For a package that brings no checksums, such as one made by the build, dpkg writes them while it installs it.
+    """
+    info = tree / "var/lib/dpkg/info"
+    paths = (path for name in names for path in (*info.glob(f"{name}.md5sums"), *info.glob(f"{name}:*.md5sums")))
+    dates = [int(path.stat().st_mtime) for path in paths]
     if not dates:
         sys.exit(f"vllmd-debian: {tree} has no Debian package to take a date from; set DIB_VLLMD_SOURCE_DATE_EPOCH")
     return max(dates)
@@ -92,7 +103,8 @@ def clamp_times(tree: Path, epoch: int) -> None:
 def main(arguments: list[str]) -> None:
     """Normalise the tree and print the epoch."""
     tree = Path(arguments[0])
-    epoch = int(arguments[1]) if len(arguments) > 1 and arguments[1] else newest_package(tree)
+    packages = json.loads(Path(arguments[1]).read_text(encoding="utf-8"))["packages"]
+    epoch = int(arguments[2]) if len(arguments) > 2 and arguments[2] else newest_package(tree, packages)
     remove_leftovers(tree)
     clamp_password_dates(tree, epoch)
     clamp_times(tree, epoch)
