@@ -30,6 +30,7 @@ LEFTOVERS = (
     "usr/local/bin/package-uninstalls",
     "usr/local/bin/pkg-map",
     "var/cache/apt/*.bin",
+    "var/cache/apt/archives/*",
     "var/cache/debconf/*-old",
     "var/cache/fontconfig",
     "var/cache/ldconfig",
@@ -45,6 +46,8 @@ LEFTOVERS = (
     "var/lib/vllmd-packages",
     "var/lib/vllmd/cache/**/*.lock",
 )
+#: What the build mounts over; a tree from a layer has them from another moment than one from nothing.
+MOUNT_POINTS = ("dev", "proc", "run", "sys", "tmp")
 SECONDS_A_DAY = 86400
 
 
@@ -100,6 +103,15 @@ def clamp_times(tree: Path, epoch: int) -> None:
         os.utime(path, (seconds, seconds), follow_symlinks=False)
 
 
+def touch_mount_points(tree: Path, epoch: int) -> None:
+    """Give the directories that are mounted over in every system one time, and the usual permissions."""
+    for name in MOUNT_POINTS:
+        path = tree / name
+        if path.is_dir():
+            path.chmod(0o1777 if name == "tmp" else 0o755)
+            os.utime(path, (epoch, epoch))
+
+
 def main(arguments: list[str]) -> None:
     """Normalise the tree and print the epoch."""
     tree = Path(arguments[0])
@@ -108,6 +120,7 @@ def main(arguments: list[str]) -> None:
     remove_leftovers(tree)
     clamp_password_dates(tree, epoch)
     clamp_times(tree, epoch)
+    touch_mount_points(tree, epoch)
     print(epoch)
 
 
