@@ -18,6 +18,7 @@ from . import (
     image_layers,
     image_lock,
     image_manifest,
+    image_references,
     image_report,
     image_sbom,
     images,
@@ -255,7 +256,11 @@ def check_space(request: Request) -> None:
 
 
 def _collect_garbage(request: Request) -> list[str]:
-    used = images.open_files(request.store_dir / request.name)
+    try:
+        needed = image_references.needed(request.store_dir, request.pins)
+    except OSError:
+        return []  # what cannot be read might name an image; `make gc` says what it is
+    used = [request.store_dir / name / version for name, version in needed if name == request.name]
     removed = images.removable(request.store_dir, request.name, request.keep, used)
     for version in removed:
         images.remove_version(request.store_dir, request.name, version)

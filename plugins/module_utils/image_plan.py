@@ -54,6 +54,8 @@ class Request:
     lock_path: Path | None = None
     lock: image_lock.Lock | None = None
     lock_update: bool = False
+    #: Versions that stay in the store in any case, each as <image name>/<version>.
+    pins: tuple[str, ...] = ()
 
     @property
     def work_dir(self) -> Path:

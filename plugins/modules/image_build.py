@@ -109,13 +109,19 @@ options:
     default: 8192
   keep:
     description:
-      - How many versions stay in the store, counting the new one. Versions whose files a process holds open stay too.
+      - How many versions stay in the store, counting the new one. Versions that a process holds open, a loop device is
+        attached to, or a runtime of this host names stay too.
     type: int
     default: 2
   lock_timeout:
     description: Seconds to wait while another process builds the same image.
     type: int
     default: 0
+  pinned:
+    description: Versions that stay in any case, each as C(<image name>/<version>).
+    type: list
+    elements: str
+    default: []
   layers_max_mib:
     description:
       - How many MiB the cache of layers in O(cache_dir) may take; the least recently used layers go first.
@@ -211,6 +217,11 @@ lock_changes:
   type: list
   elements: str
   sample: ["package openssl 3.0.16-1~deb12u1 -> 3.0.17-1~deb12u2"]
+outlook:
+  description: What would be done, a line for each layer, and for time, size, place and what would be removed.
+  returned: in check mode, when an image would be built
+  type: list
+  elements: str
 cleaned:
   description: What a killed build had left and was cleaned; in check mode, what lies around.
   returned: success
@@ -236,7 +247,9 @@ from ansible_collections.vllmd.platform.plugins.module_utils import (
     image_builder,
     image_lock,
     image_manifest,
+    image_outlook,
     image_plan,
+    image_references,
     signals,
     signing_keys,
 )
@@ -271,6 +284,7 @@ ARGUMENTS: dict[str, Any] = {
     "min_free_mib": {"type": "int", "default": 8192},
     "keep": {"type": "int", "default": 2},
     "lock_timeout": {"type": "int", "default": 0},
+    "pinned": {"type": "list", "elements": "str", "default": []},
     "layers_max_mib": {"type": "int", "default": 16384},
     "lock_file": {"type": "path"},
     "lock_update": {"type": "bool", "default": False},
@@ -299,6 +313,7 @@ def request_of(params: dict[str, Any]) -> image_plan.Request:
             raise image_manifest.ImageError(f"model {name}: {str(path)!r} has a space, which the elements cannot read")
     if len(models) < len(params["models"]):
         raise image_manifest.ImageError("two models have the same name; give each its own")
+    image_references.parse_pins(params["pinned"])
     lock_path = Path(params["lock_file"]) if params["lock_file"] else None
     if params["lock_update"] and lock_path is None:
         raise image_manifest.ImageError("lock_update is true, but lock_file names no file to update; name one")
@@ -328,6 +343,7 @@ def request_of(params: dict[str, Any]) -> image_plan.Request:
         lock_path=lock_path,
         lock=None if absent or lock_path is None else image_lock.load(lock_path),
         lock_update=params["lock_update"],
+        pins=tuple(params["pinned"]),
         program=Path(params["program"]) if params["program"] else image_plan.default_program(),
         signer=signing_keys.load_signing_key(Path(params["signing_key"])) if params["signing_key"] else None,
     )
@@ -368,6 +384,8 @@ def work(module: AnsibleModule, request: image_plan.Request) -> dict[str, Any]:
     result = result_of(request, todo)
     if module.check_mode:
         result.update(changed=todo.action != "none", cleaned=image_builder.leftovers(request), removed=[])
+        if todo.action == "build":
+            result["outlook"] = image_outlook.of_build(request, todo, cache.digest)
         if result["changed"]:
             result["msg"] = f"would {todo.action} image {request.name} because {todo.reason}"
     else:
