@@ -168,6 +168,10 @@ def test_the_unknown_is_left_to_vllm(shipped: Profiles) -> None:
     ):
         assert "max-model-len" not in decision.options
         assert any("is left to vLLM" in reason for reason in decision.reasons)
+    spread = run(
+        shipped, DEEPSEEK_R1, H100, 8, tensor_parallel_size=1, data_parallel_size=8, enable_expert_parallel=True
+    )
+    assert spread.reasons == ["whether the model fits is left to vLLM: enable-expert-parallel changes the sum"]
     assert run(shipped, None, H100, 3).options["tensor-parallel-size"] == 2
     assert "max-model-len" not in run(shipped, replace(LLAMA_8B, positions=0), A10).options
     assert run(shipped, LLAMA_8B, A10, max_model_len="auto").options["max-model-len"] == "auto"
