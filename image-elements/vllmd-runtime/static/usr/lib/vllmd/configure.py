@@ -205,6 +205,12 @@ def network_files(network):
     return text, "".join(f"nameserver {server}\n" for server in servers)
 
 
+def open_ports(port, ssh):
+    """Return the rules that open the engine's port, and with ``ssh`` the operator's, in the packet filter."""
+    ports = f"{port}, 22" if ssh and port != 22 else f"{port}"
+    return f"add element inet vllmd tcp_open {{ {ports} }}\n"
+
+
 def plan(runtime):
     """Check the whole document; return ({path: content}, {symlink: target}, host name)."""
     if runtime.get("schema_version") != 1 or runtime["schema_version"] is True:
@@ -219,6 +225,7 @@ def plan(runtime):
         f"{RUN}/engine.env": environment_lines(runtime),
         f"{RUN}/hosts": f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {hostname}\n",
         NETWORK_FILE: networkd,
+        f"{RUN}/firewall.d/runtime.nft": open_ports(runtime["api"]["port"], bool(runtime["ssh_authorized_keys"])),
     }
     links = {}
     if resolv is None:
