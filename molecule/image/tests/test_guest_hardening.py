@@ -15,7 +15,7 @@ import pytest
 testinfra_hosts = ["ansible://guest"]
 Said = dict[str, str]
 SETTINGS = Path(__file__).parents[3] / "image-elements/vllmd-hardening/static/etc/sysctl.d/90-vllmd.conf"
-# A neighbour of the guest that is not behind its loopback: a network namespace at the other end of a cable, with IPv4 and IPv6.
+# A neighbour of the guest, not behind its loopback: a network namespace at the other end of a cable, IPv4 and IPv6.
 CABLE = """
 ip netns add neighbour && ip link add cable type veth peer name cable netns neighbour
 ip address add 192.0.2.1/24 dev cable && ip address add 2001:db8::1/64 dev cable nodad && ip link set cable up
@@ -67,7 +67,8 @@ def said(ask: Callable[[dict[str, str]], Said]) -> Said:
             "lockdown": "cat /sys/kernel/security/lockdown",
             "unsigned": "for m in $(awk '{print $1}' /proc/modules); do cat /sys/module/$m/taint; done | sort -u",
             "limits": "cat /proc/$(systemctl show --value --property=MainPID vllm)/limits",
-            "order": "systemctl show --value --property=ActiveEnterTimestampMonotonic vllmd-firewall systemd-networkd | grep .",
+            "order": "for unit in vllmd-firewall systemd-networkd; do "
+            "systemctl show --value --property=ActiveEnterTimestampMonotonic $unit; done",
             "reload": "systemctl reload vllmd-firewall && echo reloaded",
             "rules again": "nft --json list table inet vllmd",
             "knock": f"{CABLE}python3 -ISBc {shlex.quote(KNOCK)}; nft list chain inet vllmd input | grep refused; "
@@ -116,14 +117,12 @@ def test_the_packet_filter_was_there_before_the_network(said: Said) -> None:
 
 
 def test_a_port_that_listens_is_refused_until_it_is_opened(said: Said) -> None:
-    """Over IPv4 and IPv6, from a neighbour; the same listener answers once its port is open, and the engine's always."""
+    """Over IPv4 and IPv6, from a neighbour; the same listener answers once its port is open, the engine always."""
     assert said["knock"].splitlines()[:3] == [
         "closed TimeoutError TimeoutError",
         "opened open open",
         "engine open ConnectionRefusedError",
-    ], said[
-        "knock"
-    ]
+    ], said["knock"]
 
 
 def test_refusals_are_counted(said: Said) -> None:
@@ -151,7 +150,19 @@ def test_the_engine_dumps_no_core(said: Said) -> None:
 
 def ssh(user: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Try to log in to the guest."""
-    command = ["ssh", "-F", "none", "-p", "12222", "-o", "BatchMode=yes", "-o", "ConnectTimeout=60", "-o", "LogLevel=ERROR"]
+    command = [
+        "ssh",
+        "-F",
+        "none",
+        "-p",
+        "12222",
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        "ConnectTimeout=60",
+        "-o",
+        "LogLevel=ERROR",
+    ]
     command += ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", *options]
     return subprocess.run([*command, f"{user}@127.0.0.1", "true"], capture_output=True, text=True, check=False)
 

@@ -50,6 +50,18 @@ def test_keys_are_written_only_when_delivered(configure: ModuleType, runtime: di
     assert files["/run/vllmd/ssh/authorized_keys"] == "ssh-ed25519 AAAA one\nssh-ed25519 BBBB two\n"
 
 
+@pytest.mark.parametrize(
+    ("port", "keys", "opened"),
+    [(8000, [], "8000"), (8000, ["ssh-ed25519 AAAA one"], "8000, 22"), (22, ["ssh-ed25519 AAAA one"], "22")],
+)
+def test_only_its_own_ports_are_opened(
+    configure: ModuleType, runtime: dict[str, Any], port: int, keys: list[str], opened: str
+) -> None:
+    runtime["api"]["port"], runtime["ssh_authorized_keys"] = port, keys
+    files, _links, _hostname = configure.plan(runtime)
+    assert files["/run/vllmd/firewall.d/runtime.nft"] == f"add element inet vllmd tcp_open {{ {opened} }}\n"
+
+
 def test_environment_values_are_quoted_for_systemd(configure: ModuleType, runtime: dict[str, Any]) -> None:
     runtime["environment"] = {"TOKEN": 'a "b" $c \\ d'}
     files, _links, _hostname = configure.plan(runtime)
