@@ -3,8 +3,8 @@
 
     tests/system/verity_boot.py IMAGE_DIRECTORY      a version in the image store; about one minute without KVM
 
-Shows in order: the hash tree is what veritysetup says it is; the engine starts (and how long that took); a byte changed in
-a program that every boot reads, a root hash that is not the image's, and a missing hash tree each end the machine before
+Shows in order: the hash tree is what veritysetup says it is; the engine starts (and after how long); a byte changed in
+a program that every boot reads, a root hash that is not the image's, a missing hash tree: each ends the machine before
 the engine starts. Exit status 0 when all of that is so.
 """
 

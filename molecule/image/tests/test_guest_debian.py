@@ -19,6 +19,7 @@ def said(ask: Callable[[dict[str, str]], Said]) -> Said:
             "failed": "systemctl list-units --failed --no-legend --plain",
             "state": "systemctl is-system-running",
             "jobs": "systemctl list-jobs --no-legend",
+            "timers": "systemctl list-timers --all --no-legend",
             "mounts": "cat /proc/mounts",
             "read-only": "cat /sys/block/vda/ro",
             "write": "dd if=/dev/zero of=/dev/vda bs=512 count=1",
@@ -41,6 +42,10 @@ def test_no_unit_failed_and_nothing_is_waited_for(said: Said) -> None:
     assert said["failed"] == ""
     assert said["jobs"] == ""
     assert said["state"] == "running"
+
+
+def test_nothing_runs_by_the_clock(said: Said) -> None:
+    assert said["timers"] == ""
 
 
 def test_the_root_file_system_is_read_only_underneath(said: Said) -> None:
