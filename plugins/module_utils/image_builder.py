@@ -16,7 +16,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import atomic, build_cleanup, dib, image_inputs, image_manifest, image_sbom, images, locks, signatures
+from . import (
+    atomic,
+    build_cleanup,
+    dib,
+    image_inputs,
+    image_manifest,
+    image_report,
+    image_sbom,
+    images,
+    locks,
+    signatures,
+)
 from .digests import DigestCache
 from .image_manifest import ImageError
 from .signals import signals_ignored, signals_raise
@@ -231,12 +242,19 @@ def _build(request: Request, todo: Plan, cache: DigestCache) -> None:
     check_unchanged(request, todo, cache)
     facts = read_facts(partial, request.log_path)
     for path in partial.iterdir():
-        if path.name in image_manifest.FILE_NAMES:
+        if path.name in (*image_manifest.FILE_NAMES, image_report.SIZES_NAME):
             path.chmod(0o444)
         else:
             images.remove_tree(path)
     manifest = image_manifest.compose(partial, request.name, todo.inputs, facts, cache.digest)
     image_sbom.write(partial, manifest)
+    image_report.write_beside(
+        partial,
+        manifest,
+        before=request.store_dir / request.name / todo.before["version"] if todo.before else None,
+        log=request.log_path,
+        signed_by=request.signer.public.key_id if request.signer else None,
+    )
     target = images.publish(partial, request.store_dir, manifest, request.signer.sign if request.signer else None)
     for name, entry in manifest["files"].items():
         cache.record(target / name, "sha256:" + entry["sha256"])

@@ -1,6 +1,6 @@
 # Copyright: (c) 2025, vllmd.platform maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Kubernetes resource quantities as whole bytes and MiB.
+"""Kubernetes resource quantities as whole bytes and MiB, and sizes as a person reads them.
 
 The grammar is Kubernetes' (apimachinery, ``resource.Quantity``): a decimal number with a binary suffix (``Gi``), a
 decimal suffix (``G``) or an exponent (``e9``). Milli and smaller suffixes are refused: no resource here is measured
@@ -62,3 +62,19 @@ def parse_bytes(value: str | int) -> int:
 def to_mib(size_bytes: int) -> int:
     """Return ``size_bytes`` in MiB, a started MiB counted whole."""
     return -(-size_bytes // MIB)
+
+
+def human(size_bytes: int) -> str:
+    """Return a size for a person: ``1.2 GB``, ``34 MB``, ``5 kB`` (powers of ten, as disks are sold)."""
+    size = float(abs(size_bytes))
+    sign = "-" if size_bytes < 0 else ""
+    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= factor:
+            digits = 1 if size < 10 * factor or unit == "GB" else 0
+            return f"{sign}{size / factor:.{digits}f} {unit}"
+    return f"{size_bytes} B"
+
+
+def difference(size_bytes: int) -> str:
+    """Return a difference of sizes with its sign: ``+1.2 GB``, or ``same``."""
+    return "same" if size_bytes == 0 else f"{'+' if size_bytes > 0 else ''}{human(size_bytes)}"

@@ -91,7 +91,7 @@ def test_a_build_is_published_and_repeated_only_when_an_input_changes(builder: B
     assert first["changed"]
     assert first["reason"] == "no image demo is published"
     version = first["version"]
-    names = ["initrd", "kernel", "manifest.json", "sbom.cdx.json", "system.raw"]
+    names = ["initrd", "kernel", "manifest.json", "report.html", "report.md", "sbom.cdx.json", "system.raw"]
     assert builder.tree() == [
         "demo",
         *sorted([f"demo/{version}", *(f"demo/{version}/{n}" for n in names), "demo/latest"]),
