@@ -19,7 +19,7 @@ def said(ask: Callable[[dict[str, str]], Said]) -> Said:
             "failed": "systemctl list-units --failed --no-legend --plain",
             "state": "systemctl is-system-running",
             "jobs": "systemctl list-jobs --no-legend",
-            "timers": "systemctl list-timers --all --no-legend",
+            "timers": "systemctl list-timers --no-legend",
             "mounts": "cat /proc/mounts",
             "read-only": "cat /sys/block/vda/ro",
             "write": "dd if=/dev/zero of=/dev/vda bs=512 count=1",

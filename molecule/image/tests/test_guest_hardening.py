@@ -14,7 +14,7 @@ import pytest
 
 testinfra_hosts = ["ansible://guest"]
 Said = dict[str, str]
-SETTINGS = Path(__file__).parents[3] / "image-elements/vllmd-hardening/static/etc/sysctl.d/90-vllmd.conf"
+SETTINGS = Path(__file__).parents[3] / "image-elements/vllmd-hardening/static/etc/sysctl.d/99-vllmd.conf"
 # A neighbour of the guest, not behind its loopback: a network namespace at the other end of a cable, IPv4 and IPv6.
 CABLE = """
 ip netns add neighbour && ip link add cable type veth peer name cable netns neighbour

@@ -42,6 +42,8 @@ FIELDS = (
 )
 NETWORK_HEAD = """[Match]
 Type=ether
+# Cards only, not the cables of containers or tunnels.
+Kind=!*
 
 [Link]
 RequiredForOnline=no
