@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help run stop status image clean distclean test lint sanity unit molecule bench collection lock
+.PHONY: help run stop status image gc clean distclean test lint sanity unit molecule bench collection lock
 
 INVENTORY ?= inventories/local
 PROFILE ?= cpu
@@ -32,11 +32,17 @@ stop: ## end the runtimes, gracefully
 image: ## build the guest image alone (PROFILE=cpu)
 	@scripts/play playbooks/generate.yml -i $(INVENTORY) -e runtime_assembler_profile=$(PROFILE) $(ARGS)
 
+gc: ## remove old images and caches that nothing needs; ARGS="--check --diff" says what and how much
+	@scripts/play playbooks/gc.yml -i $(INVENTORY) $(ARGS)
+
 clean: ## remove what `make run` made: runtimes, images, launcher, units; caches stay
 	@scripts/play playbooks/teardown.yml -i $(INVENTORY) $(ARGS)
 	@rm -rf build .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-distclean: ## clean, and after asking remove caches and the Python environment too (YES=1 does not ask)
+distgc: ## remove old images and caches that nothing needs; ARGS="--check --diff" says what and how much
+	@scripts/play playbooks/gc.yml -i $(INVENTORY) $(ARGS)
+
+clean: ## clean, and after asking remove caches and the Python environment too (YES=1 does not ask)
 	@scripts/distclean
 
 test: ## everything: lint, sanity, unit tests, molecule scenarios

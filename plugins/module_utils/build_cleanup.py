@@ -39,17 +39,21 @@ def mounts_below(mountinfo: str, directory: Path) -> list[str]:
     return sorted(found, key=lambda point: point.count("/"), reverse=True)
 
 
-def loops_below(sys_block: Path, directory: Path) -> list[str]:
-    """Return the loop devices (``loop3``) whose backing file is, or before its removal was, below ``directory``."""
+def loop_files(sys_block: Path) -> list[tuple[str, str]]:
+    """Return each attached loop device (``loop3``) with its backing file, which may have been removed since."""
     found = []
     for backing in sorted(sys_block.glob("loop*/loop/backing_file")):
         try:
             path = backing.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n")
         except OSError:
             continue  # detached in between
-        if is_below(path.removesuffix(" (deleted)"), directory):
-            found.append(backing.parent.parent.name)
+        found.append((backing.parent.parent.name, path.removesuffix(" (deleted)")))
     return found
+
+
+def loops_below(sys_block: Path, directory: Path) -> list[str]:
+    """Return the loop devices (``loop3``) whose backing file is, or before its removal was, below ``directory``."""
+    return [loop for loop, path in loop_files(sys_block) if is_below(path, directory)]
 
 
 def clean_directory(directory: Path, root: Path = Path("/")) -> list[str]:

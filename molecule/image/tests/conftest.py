@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import testinfra
+from testinfra.host import Host
 
 IMAGE = Path(os.environ.get("VLLMD_IMAGE", "/var/lib/vllmd/images/vllmd-cpu/latest"))
 TREE = Path("/mnt")
@@ -36,7 +38,7 @@ def manifest() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def tree() -> Path:
-    """The image's root, mounted read-only where ``chroot:///mnt`` finds it.
+    """The image's root, mounted read-only.
 
     In a mount namespace of this process's own, so that nothing stays mounted however the run ends. Its programs get
     what they expect of a root: /proc, /dev and an empty /run and /tmp.
@@ -53,6 +55,12 @@ def tree() -> Path:
     for command in commands:
         subprocess.run(command, check=True)
     return TREE
+
+
+@pytest.fixture(scope="session")
+def image(tree: Path) -> Host:
+    """The image's root as a host of testinfra's, for which no machine runs."""
+    return testinfra.get_host(str(tree), connection="chroot")
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-testinfra_hosts = ["chroot:///mnt"]
-pytestmark = pytest.mark.usefixtures("tree")
 MODELS = "var/lib/vllmd/models"
 
 

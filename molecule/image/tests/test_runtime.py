@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from testinfra.host import Host
 
-testinfra_hosts = ["chroot:///mnt"]
-pytestmark = pytest.mark.usefixtures("tree")
 Lines = Callable[[str], list[str]]
 ENABLED = [
     "sysinit.target.wants/vllmd-configure.service",
@@ -27,12 +26,12 @@ ENABLED = [
 
 
 @pytest.mark.parametrize("link", ENABLED)
-def test_unit_is_enabled(host: Any, link: str) -> None:
-    assert host.file(f"/etc/systemd/system/{link}").is_symlink
+def test_unit_is_enabled(image: Host, link: str) -> None:
+    assert image.file(f"/etc/systemd/system/{link}").is_symlink
 
 
-def test_the_guest_boots_to_multi_user(host: Any) -> None:
-    assert Path(host.file("/etc/systemd/system/default.target").linked_to).name == "multi-user.target"
+def test_the_guest_boots_to_multi_user(image: Host) -> None:
+    assert Path(image.file("/etc/systemd/system/default.target").linked_to).name == "multi-user.target"
 
 
 def test_systemd_finds_no_fault_in_our_units(lines: Lines, units: dict[str, Path]) -> None:
@@ -49,8 +48,8 @@ def test_programs_of_ours_are_roots(lines: Lines) -> None:
     assert lines("find /usr/lib/vllmd /usr/share/vllmd /etc/vllmd '(' -not -user root -o -perm /022 ')'") == []
 
 
-def test_the_engines_user(host: Any) -> None:
-    user = host.user("vllmd")
+def test_the_engines_user(image: Host) -> None:
+    user = image.user("vllmd")
     assert (user.uid, user.gid, user.shell, user.home) == (990, 990, "/usr/sbin/nologin", "/var/lib/vllmd")
     assert user.groups == ["vllmd"]
 
@@ -64,12 +63,12 @@ def test_the_engines_unit_names_the_unprivileged_user(units: dict[str, Path]) ->
     assert {"User=vllmd", "Group=vllmd", "CapabilityBoundingSet=", "NoNewPrivileges=yes"} <= set(unit)
 
 
-def test_profile_is_the_manifests(host: Any, manifest: dict[str, Any]) -> None:
-    assert json.loads(host.file("/usr/share/vllmd/facts.d/profile.json").content_string) == manifest["profile"]
+def test_profile_is_the_manifests(image: Host, manifest: dict[str, Any]) -> None:
+    assert json.loads(image.file("/usr/share/vllmd/facts.d/profile.json").content_string) == manifest["profile"]
 
 
-def test_the_power_button_ends_the_guest(host: Any) -> None:
-    assert "systemctl --no-block poweroff" in host.file("/etc/acpi/events/vllmd-power-button").content_string
+def test_the_power_button_ends_the_guest(image: Host) -> None:
+    assert "systemctl --no-block poweroff" in image.file("/etc/acpi/events/vllmd-power-button").content_string
 
 
 def test_nothing_of_a_runtime_is_in_the_image(tree: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,12 @@ def load(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def element_script() -> Callable[[str], ModuleType]:
+    """A function that imports a script by its path below image-elements/."""
+    return lambda path: load(ELEMENTS / path)
 
 
 @pytest.fixture(scope="session")

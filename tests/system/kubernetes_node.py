@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""Build Debian, containerd and the Kubernetes node element for real: from files, from a signed repository, and refused.
+
+Run as root with the collection's environment; takes about five minutes. kubectl is Debian's own program; kubelet,
+kubeadm and crictl are small scripts that answer for a version, since Debian has none of them.
+
+    tests/system/kubernetes_node.py [--work DIR] [--cache DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "collection"))
+
+from ansible_collections.vllmd.platform.plugins.module_utils import apt_sources, dib  # noqa: E402
+
+ELEMENTS = ["vllmd-debian", "vllmd-containerd", "vllmd-kubernetes-node"]
+VERSION = "1.20.2"  # of Debian's kubectl
+ANSWERS = {
+    "kubelet": f'echo "Kubernetes v{VERSION}"',
+    "kubeadm": f"echo v{VERSION}",
+    "crictl": 'echo "crictl version v1.20.0"',
+}
+
+
+def output(*command: str | Path, **options: object) -> str:
+    """Return what a command prints; its failure ends the test."""
+    return subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True, **options).stdout  # type: ignore[call-overload, no-any-return]
+
+
+def programs(target: Path) -> Path:
+    """Put the four programs and their digests into ``target``."""
+    target.mkdir()
+    with tempfile.TemporaryDirectory() as name:
+        output("apt-get", "download", "kubernetes-client", cwd=name)
+        output("dpkg-deb", "-x", next(Path(name).glob("*.deb")), f"{name}/tree")
+        shutil.copy(f"{name}/tree/usr/bin/kubectl", target / "kubectl")
+    for name, answer in ANSWERS.items():
+        (target / name).write_text(f"#!/bin/sh\n{answer}\n", encoding="utf-8")
+    for path in sorted(target.iterdir()):
+        path.chmod(0o755)
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(target.iterdir())]
+    (target / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
+    return target
+
+
+def repository(target: Path, files: Path, work: Path) -> Path:
+    """Make a signed apt repository of the programs in ``files``; return the file of its key."""
+    target.mkdir()
+    stanzas = []
+    for package, program in (
+        ("kubelet", "kubelet"),
+        ("kubeadm", "kubeadm"),
+        ("kubectl", "kubectl"),
+        ("cri-tools", "crictl"),
+    ):
+        tree = work / f"deb-{package}"
+        (tree / "DEBIAN").mkdir(parents=True)
+        (tree / "usr/bin").mkdir(parents=True)
+        shutil.copy(files / program, tree / "usr/bin" / program)
+        control = f"Package: {package}\nVersion: {VERSION}-1.1\nArchitecture: amd64\nMaintainer: test <t@invalid>\n"
+        (tree / "DEBIAN/control").write_text(f"{control}Description: stands for {program}\n", encoding="utf-8")
+        if package == "kubelet":
+            (tree / "lib/systemd/system").mkdir(parents=True)
+            shutil.copy(ROOT / "image-elements/vllmd-kubernetes-node/lib/kubelet.service", tree / "lib/systemd/system")
+        deb = target / f"{package}.deb"
+        output("dpkg-deb", "--build", "--root-owner-group", tree, deb)
+        digest = hashlib.sha256(deb.read_bytes()).hexdigest()
+        stanzas.append(
+            f"{output('dpkg-deb', '-f', deb)}Filename: ./{deb.name}\nSize: {deb.stat().st_size}\nSHA256: {digest}\n"
+        )
+    packages = "\n".join(stanzas).encode()
+    (target / "Packages").write_bytes(packages)
+    date = time.strftime("%a, %d %b %Y %H:%M:%S UTC", time.gmtime())
+    release = f"Date: {date}\nSuite: ./\nSHA256:\n {hashlib.sha256(packages).hexdigest()} {len(packages)} Packages\n"
+    (target / "Release").write_text(release, encoding="utf-8")
+    home = work / "gnupg"
+    home.mkdir(mode=0o700)
+    gpg = ["gpg", "--homedir", str(home), "--batch", "--yes", "--pinentry-mode", "loopback", "--passphrase", ""]
+    output(*gpg, "--quick-generate-key", "Test <test@invalid>", "rsa3072", "sign", "never")
+    output(*gpg, "--output", target / "InRelease", "--clearsign", target / "Release")
+    (work / "key.asc").write_text(output(*gpg, "--armor", "--export"), encoding="utf-8")
+    return work / "key.asc"
+
+
+def build(name: str, work: Path, cache: Path, variables: dict[str, str]) -> Path:
+    """Build with ``variables``; return the directory with system.raw and facts.json. Raises dib.BuildError."""
+    out, temporary = work / name, work / f"{name}.tmp"
+    for directory in (out, temporary):
+        directory.mkdir()
+    mirrors = apt_sources.mirrors(apt_sources.read_sources(), "bookworm")
+    environment = {
+        "DIB_NO_TIMESTAMP": "1",
+        "DIB_RELEASE": "bookworm",
+        "DIB_VLLMD_PROFILE": "cpu",
+        "DIB_DISTRIBUTION_MIRROR": mirrors.debian or "",
+        "DIB_DEBIAN_SECURITY_MIRROR": mirrors.security or "",
+        **{f"DIB_VLLMD_KUBERNETES_{key}": value for key, value in variables.items()},
+    }
+    try:
+        dib.run(
+            dib.Build(
+                program=Path(sys.executable).with_name("disk-image-create"),
+                elements=ELEMENTS,
+                elements_paths=[ROOT / "image-elements"],
+                architecture="amd64",
+                output_directory=out,
+                temporary_directory=temporary,
+                cache_directory=cache,
+                log_path=work / f"{name}.log",
+                environment=environment,
+            ),
+            os.environ,
+        )
+    finally:
+        shutil.rmtree(temporary)
+    return out
+
+
+def inspect(out: Path, files: Path, work: Path) -> None:
+    """Look into the built image."""
+    facts = json.loads((out / "facts.json").read_text())
+    assert facts["kubernetes"]["version"] == f"v{VERSION}", facts["kubernetes"]
+    for name in ("kubelet", "kubeadm", "kubectl", "crictl"):
+        digest = hashlib.sha256((files / name).read_bytes()).hexdigest()
+        assert facts["kubernetes"]["files"][name] == f"sha256:{digest}", name
+    mount = work / "mount"
+    mount.mkdir(exist_ok=True)
+    script = """
+        mount -o ro,loop,noload "$1" "$2"
+        cd "$2"
+        sha256sum usr/bin/kubelet usr/bin/kubeadm usr/bin/kubectl usr/bin/crictl
+        readlink opt/cni/bin/bridge
+        grep -H bin_dir etc/containerd/config.toml
+        grep -H sandbox_image etc/containerd/config.toml
+        ls -d etc/systemd/system/multi-user.target.wants/kubelet.service
+        ls -d etc/systemd/system/multi-user.target.wants/vllmd-join.service
+        ls usr/lib/modules/*/kernel/net/bridge/br_netfilter.ko*
+        find etc/apt -type f
+        find . -xdev -name '*vllmd-kubernetes*' -not -path './usr/share/vllmd/*'
+    """
+    seen = output("unshare", "--mount", "sh", "-euc", script, "sh", out / "system.raw", mount)
+    for name in ("kubelet", "kubeadm", "kubectl", "crictl"):
+        assert f"{hashlib.sha256((files / name).read_bytes()).hexdigest()}  usr/bin/{name}" in seen, seen
+    assert "/usr/lib/cni/bridge" in seen, seen
+    assert 'bin_dir = "/opt/cni/bin"' in seen, seen
+    assert 'sandbox_image = "registry.example.com/pause:3.10"' in seen, seen
+    assert "/keyrings/" not in seen and ".sources" not in seen, f"the repository stayed in the image: {seen}"
+    sizes = json.loads((out / "sizes.json").read_text())
+    assert sizes["layers"]["vllmd-kubernetes-node"] > (files / "kubectl").stat().st_size, sizes["layers"]
+    assert {"kubelet.service", "vllmd-join.service"} <= {*sizes["services"]}, sizes["services"]
+    print(f"  {json.dumps(sizes['layers'])}", flush=True)
+
+
+def refused(name: str, sentence: str, work: Path, cache: Path, variables: dict[str, str]) -> None:
+    """Build what has to be refused, and see why."""
+    try:
+        build(name, work, cache, variables)
+    except dib.BuildError as error:
+        assert sentence in str(error), f"{sentence!r} is not in: {error}"
+        assert "\n" not in str(error)
+        print(f"ok: refused: {error}", flush=True)
+    else:
+        raise AssertionError(f"{name}: built what has to be refused ({sentence})")
+
+
+def main() -> int:
+    """Run the four builds; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("/var/tmp"))
+    parser.add_argument("--cache", type=Path, default=Path("/var/cache/vllmd/dib"))
+    parser.add_argument("--only", nargs="*", default=["files", "repository", "tampered", "skewed"])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="vllmd-kubernetes-node-", dir=options.work) as directory:
+        work = Path(directory)
+        files = programs(work / "given")
+        more = {"SANDBOX_IMAGE": "registry.example.com/pause:3.10"}
+        if "files" in options.only:
+            inspect(build("files", work, options.cache, {"DIR": str(files), **more}), files, work)
+            print("ok: from files", flush=True)
+        if "repository" in options.only:
+            key = repository(work / "apt", files, work)
+            source = {"APT": f"deb file:{work}/apt ./", "APT_KEY": str(key), "VERSION": VERSION}
+            inspect(build("repository", work, options.cache, {**source, **more}), files, work)
+            print("ok: from a signed repository", flush=True)
+        if "tampered" in options.only:
+            broken = Path(shutil.copytree(files, work / "tampered-files"))
+            (broken / "kubelet").write_text("#!/bin/sh\nexit 0\n", encoding="utf-8")
+            refused("tampered", "kubelet has sha256", work, options.cache, {"DIR": str(broken)})
+        if "skewed" in options.only:
+            variables = {"DIR": str(files), "VERSION": "1.33"}
+            refused("skewed", "DIB_VLLMD_KUBERNETES_VERSION asks for 1.33", work, options.cache, variables)
+    print("kubernetes_node: done", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
