@@ -69,6 +69,9 @@ def hypervisor_runtimes(
             )
         settings = runtime["launcher"]
         url = api_url(runtime)
+        cache = runtime["spec"]["storage"]["cache"] or {}
+        # The guest refuses a config image that is not of the runtime it was started for.
+        arguments = f"vllmd.uid={runtime['guest']['uid']} {kernel_arguments}".strip()
         entries.append(
             {
                 "name": name,
@@ -81,7 +84,9 @@ def hypervisor_runtimes(
                 "memory": settings["memory_config"],
                 "network": settings["network"],
                 "devices": list(runtime["spec"]["placement"]["devices"]),
-                "cmdline": f"{image['manifest']['cmdline']} {kernel_arguments}".strip(),
+                "cmdline": f"{image['manifest']['cmdline']} {arguments}",
+                "cache_image": cache.get("device") or (f"{directory}/{name}/cache.raw" if cache else ""),
+                "cache_size_mib": cache.get("size_mib", 0),
                 "health_url": f"{url}/health" if url else "",
             }
         )

@@ -155,7 +155,10 @@ def tail(path: Path) -> str:
 _TIMESTAMP = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)? \|\s?")
 _RUNNING = re.compile(r"^dib-run-parts Running (\S+)")
 _COMPLETED = re.compile(r"^dib-run-parts (\S+) completed")
-_NOISE = re.compile(r"^(dib-run-parts( |$)|\++ |Target:|Script +Seconds|-+( -+)?$|\S*(umount|rmdir): )")
+_NOISE = re.compile(
+    r"^(dib-run-parts( |$)|\++ |Target:|Script +Seconds|-+( -+)?$|\S*(umount|rmdir): "
+    r"|Unmount /|INFO diskimage_builder\.)"
+)
 
 _NO_SPACE = re.compile(r"No space left on device|You don't have enough free space|Disk quota exceeded")
 _NO_NETWORK = re.compile(

@@ -50,7 +50,7 @@ def runtime_json(
     spec = runtime["spec"]
     model = spec["model"]
     path = f"{GUEST_MODELS_DIRPATH}/{model['repository']}" if model["source"] == "local" else None
-    return {
+    guest = {
         "schema_version": 1,
         "name": name,
         "uid": uid or runtime_uid(name),
@@ -68,6 +68,20 @@ def runtime_json(
         "ssh_authorized_keys": keys,
         "network": guest_network(spec["network"]),
     }
+    return guest | _optional(spec)
+
+
+def _optional(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that differ from what a guest does without them: older images refuse fields they don't know."""
+    found: dict[str, Any] = {}
+    if spec.get("profile"):
+        found["profile"] = spec["profile"]
+    cache = spec.get("storage", {}).get("cache")
+    if cache:
+        found["storage"] = {"cache": {"format": cache["format"], "required": cache["required"]}}
+    if not spec.get("monitoring", {}).get("node_exporter", True):
+        found["monitoring"] = {"node_exporter": False}
+    return found
 
 
 def guest_network(network: dict[str, Any]) -> dict[str, Any]:

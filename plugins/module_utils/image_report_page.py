@@ -20,6 +20,7 @@ _WIDTH, _HEIGHT = 1200.0, 620.0
 _HEAD = 18.0  # a panel's title
 _GAP = 3.0
 _CHARACTER = 6.2  # width of one character of a box's text, pixels
+_TITLE_CHARACTER = 7.4
 _LINE = 13.0
 _SMALLEST = 160.0  # square pixels; smaller boxes are drawn as one
 _ROWS = 40
@@ -126,7 +127,7 @@ def _rect(box: Box, kind: str, title: str) -> str:
 
 def _label(box: Box, lines: Sequence[str], kind: str = "") -> Iterator[str]:
     """Yield the lines that fit into ``box``, each shortened to its width."""
-    room = int((box.width - 6) / _CHARACTER)
+    room = int((box.width - 6) / (_TITLE_CHARACTER if kind else _CHARACTER))
     if room < 3:
         return
     for number, line in enumerate(lines):

@@ -24,6 +24,7 @@ from .yaml_marks import Document, YamlProblem, load
 DEFAULT_CPU = 4
 DEFAULT_MEMORY = "16Gi"
 SMALLEST_MEMORY_MIB = 128
+SMALLEST_CACHE_MIB = 64
 DEFAULT_API_PORT = 8000
 
 #: vLLM options that the guest sets itself, with the field that decides them.
@@ -127,6 +128,8 @@ def _consistency(document: Document) -> Iterator[Problem]:
         yield problem(document, ("spec", "scaling", "minReplicas"), message)
     yield from _engine_rules(document, spec.get("engine", {}))
     yield from _network_rules(document, spec.get("network", {}))
+    if "cache" in spec.get("storage", {}):
+        yield from _cache_rules(document, spec["storage"]["cache"])
 
 
 def _resource_rules(document: Document, resources: dict[str, Any]) -> Iterator[Problem]:
@@ -186,6 +189,25 @@ def _network_rules(document: Document, network: dict[str, Any]) -> Iterator[Prob
             yield problem(document, ("spec", "network", "gateway"), message)
 
 
+def _cache_rules(document: Document, cache: dict[str, Any]) -> Iterator[Problem]:
+    path = ("spec", "storage", "cache")
+    if ("size" in cache) == ("device" in cache):
+        found = "both size and device" if "size" in cache else "neither size nor device"
+        message = f"found {found}; allowed: size for a file that the host makes, or device for a disk of yours"
+        yield problem(document, path, message)
+    if "format" in cache and "device" not in cache:
+        yield problem(document, (*path, "format"), "only goes with device; a file that the host makes is formatted")
+    if "size" in cache:
+        try:
+            size_bytes = quantities.parse_bytes(cache["size"])
+        except quantities.QuantityError as error:
+            yield problem(document, (*path, "size"), f"found {error}")
+            return
+        if quantities.to_mib(size_bytes) < SMALLEST_CACHE_MIB:
+            message = f"found {cache['size']!r}; allowed: at least {SMALLEST_CACHE_MIB}Mi"
+            yield problem(document, (*path, "size"), message)
+
+
 def _with_defaults(data: dict[str, Any]) -> dict[str, Any]:
     spec = data["spec"]
     scaling = spec.get("scaling", {})
@@ -203,6 +225,9 @@ def _with_defaults(data: dict[str, Any]) -> dict[str, Any]:
             "image": _image(spec),
             "network": _network(spec.get("network", {"mode": "user"})),
             "placement": {"hosts": [], "numa_node": None, "devices": [], **spec.get("placement", {})},
+            "profile": spec.get("profile"),
+            "storage": {"cache": _cache(spec.get("storage", {}).get("cache"))},
+            "monitoring": {"node_exporter": True, **spec.get("monitoring", {})},
         },
     }
 
@@ -228,6 +253,19 @@ def _resources(resources: dict[str, Any]) -> dict[str, Any]:
 def _image(spec: dict[str, Any]) -> dict[str, Any]:
     profile = "cpu" if spec["resources"]["accelerator_count"] == 0 else "cuda"
     return {"name": f"vllmd-{profile}", "version": "latest", **spec.get("image", {})}
+
+
+def _cache(cache: dict[str, Any] | None) -> dict[str, Any] | None:
+    if cache is None:
+        return None
+    size_bytes = quantities.parse_bytes(cache.get("size", 0))
+    return {
+        "size": str(cache["size"]) if "size" in cache else None,
+        "size_mib": quantities.to_mib(size_bytes),
+        "device": cache.get("device"),
+        "format": cache.get("format", False),
+        "required": cache.get("required", False),
+    }
 
 
 def _network(network: dict[str, Any]) -> dict[str, Any]:

@@ -123,6 +123,9 @@ def build(name: str, work: Path, cache: Path, variables: dict[str, str]) -> Path
             ),
             os.environ,
         )
+    except dib.BuildError:
+        shutil.copy(work / f"{name}.log", Path(tempfile.gettempdir(), f"kubernetes_node-{name}.log"))
+        raise
     finally:
         shutil.rmtree(temporary)
     return out

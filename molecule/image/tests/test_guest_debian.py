@@ -27,7 +27,7 @@ def said(ask: Callable[[dict[str, str]], Said]) -> Said:
             "machine-id": "cat /etc/machine-id",
             "getty": "systemctl list-units --no-legend --plain '*getty*'",
             "terminals": "ps -e -o tty= -o comm= | awk '$1 != \"?\" && $1 !~ /^pts/'",
-            "journal": "journalctl --disk-usage; ls -d /var/log/journal",
+            "journal": "find /run/log/journal /var/log/journal -type f -name '*.journal'",
             "clock": "date +%s",
             "tainted": "cat /proc/sys/kernel/tainted",
         }
@@ -45,7 +45,7 @@ def test_no_unit_failed_and_nothing_is_waited_for(said: Said) -> None:
 
 
 def test_nothing_runs_by_the_clock(said: Said) -> None:
-    assert said["timers"] == ""
+    assert [line for line in said["timers"].splitlines() if "vllmd-monitoring.timer" not in line] == []
 
 
 def test_the_root_file_system_is_read_only_underneath(said: Said) -> None:
@@ -83,7 +83,7 @@ def test_nobody_can_log_in_on_a_console(said: Said) -> None:
 
 
 def test_the_journal_is_in_memory(said: Said) -> None:
-    assert "No such file" in said["journal"]
+    assert {line.split("/")[1] for line in said["journal"].splitlines() if line.startswith("/")} == {"run"}
 
 
 def test_the_kernel_is_not_tainted(said: Said) -> None:

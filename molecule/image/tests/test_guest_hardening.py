@@ -98,7 +98,7 @@ def test_default_is_to_drop(said: Said, chain: str) -> None:
 
 
 def test_only_our_ports_are_let_in(said: Said) -> None:
-    assert elements(said["rules"], "tcp_open") == {22, 8000}
+    assert elements(said["rules"], "tcp_open") == {22, 8000, 9100}
     assert elements(said["rules"], "udp_open") == set()
 
 

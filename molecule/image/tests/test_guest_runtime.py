@@ -61,7 +61,7 @@ def test_only_our_ports_are_open(said: Said) -> None:
             loopback = address.endswith("7F") or address == "00000000000000000000000001000000"
             if not loopback and (table.startswith("udp") or state == LISTENING):
                 ports.add((table.rstrip("6"), int(port, 16)))
-    assert ports == {("tcp", 22), ("tcp", 8000)}
+    assert ports == {("tcp", 22), ("tcp", 8000), ("tcp", 9100)}
 
 
 def test_engine_is_unprivileged_and_confined(said: Said) -> None:

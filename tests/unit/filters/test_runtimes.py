@@ -25,7 +25,10 @@ spec:
 def runtime(name: str, version: str = "latest", hosts: str = "[]") -> dict[str, Any]:
     """A validated Runtime, with the launcher's part that the module adds."""
     loaded = load_runtime(MANIFEST.format(name=name, version=version, hosts=hosts), "runtime.yaml")
-    return loaded | {"launcher": {"cpu_count": 4, "memory_config": "size=16384M", "network": "mode=user"}}
+    return loaded | {
+        "guest": {"uid": f"uid-of-{name}"},
+        "launcher": {"cpu_count": 4, "memory_config": "size=16384M", "network": "mode=user"},
+    }
 
 
 def image(version: str, resolved: str) -> dict[str, Any]:
@@ -51,3 +54,16 @@ def test_an_image_that_was_not_verified_is_refused() -> None:
 def test_runtimes_go_where_they_may() -> None:
     runtimes = [runtime("anywhere"), runtime("there", hosts="[gpu-02]"), runtime("both", hosts="[gpu-01, gpu-02]")]
     assert [each["metadata"]["name"] for each in runtimes_on(runtimes, "gpu-01")] == ["anywhere", "both"]
+
+
+def test_the_guest_is_told_whose_it_is_and_gets_its_cache_disk() -> None:
+    plain, cached, own = (runtime(name) for name in ("plain", "cached", "own"))
+    cached["spec"]["storage"] = {"cache": {"size_mib": 1024, "device": None}}
+    own["spec"]["storage"] = {"cache": {"size_mib": 0, "device": "/dev/vg/cache"}}
+    entries = hypervisor_runtimes([plain, cached, own], [image("latest", "b" * 12)], "/r", "mitigations=off")
+    assert entries[0]["cmdline"] == "root=/dev/vda ro vllmd.uid=uid-of-plain mitigations=off"
+    assert [(entry["cache_image"], entry["cache_size_mib"]) for entry in entries] == [
+        ("", 0),
+        ("/r/cached/cache.raw", 1024),
+        ("/dev/vg/cache", 0),
+    ]

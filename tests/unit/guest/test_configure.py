@@ -51,13 +51,19 @@ def test_keys_are_written_only_when_delivered(configure: ModuleType, runtime: di
 
 
 @pytest.mark.parametrize(
-    ("port", "keys", "opened"),
-    [(8000, [], "8000"), (8000, ["ssh-ed25519 AAAA one"], "8000, 22"), (22, ["ssh-ed25519 AAAA one"], "22")],
+    ("asked", "opened"),
+    [
+        ((8000, [], False), "8000"),
+        ((8000, [], True), "8000, 9100"),
+        ((8000, ["ssh-ed25519 AAAA one"], True), "22, 8000, 9100"),
+        ((22, ["ssh-ed25519 AAAA one"], False), "22"),
+    ],
 )
 def test_only_its_own_ports_are_opened(
-    configure: ModuleType, runtime: dict[str, Any], port: int, keys: list[str], opened: str
+    configure: ModuleType, runtime: dict[str, Any], asked: tuple[int, list[str], bool], opened: str
 ) -> None:
-    runtime["api"]["port"], runtime["ssh_authorized_keys"] = port, keys
+    runtime["api"]["port"], runtime["ssh_authorized_keys"], metrics = asked
+    runtime["monitoring"] = {"node_exporter": metrics}
     files, _links, _hostname = configure.plan(runtime)
     assert files["/run/vllmd/firewall.d/runtime.nft"] == f"add element inet vllmd tcp_open {{ {opened} }}\n"
 
@@ -93,6 +99,13 @@ def test_environment_values_are_quoted_for_systemd(configure: ModuleType, runtim
         (["network", "dns"], "10.0.2.3", "network.dns"),
         (["ssh_authorized_keys"], ["a\nb"], "ssh_authorized_keys"),
         (["unknown"], 1, "unknown is not a known field"),
+        (["uid"], 7, "uid is 7; it has to be one line of text"),
+        (["profile"], "a b", 'profile is "a b"'),
+        (["storage"], [], "storage is []; it has to be an object"),
+        (["storage"], {"disk": {}}, "storage.disk is not a known field; known: cache"),
+        (["storage"], {"cache": {"format": 1}}, "storage.cache.format is 1; it has to be true or false"),
+        (["storage"], {"cache": {"size": True}}, "storage.cache.size is not a known field"),
+        (["monitoring"], {"node_exporter": "no"}, 'monitoring.node_exporter is "no"'),
     ],
 )
 def test_a_wrong_field_is_named(
@@ -114,12 +127,48 @@ def test_a_missing_field_is_named(configure: ModuleType, runtime: dict[str, Any]
         configure.plan(runtime)
 
 
+def test_the_optional_fields(configure: ModuleType, runtime: dict[str, Any]) -> None:
+    assert "/run/vllmd/monitoring" in configure.plan(runtime)[0]
+    runtime.update(profile="nvidia-a10", storage={"cache": {"required": True}}, monitoring={"node_exporter": False})
+    files, _links, _hostname = configure.plan(runtime, (("HF_HOME", "/var/lib/vllmd/disk/huggingface"),))
+    assert "/run/vllmd/monitoring" not in files
+    lines = files["/run/vllmd/engine.env"].splitlines()
+    assert {"VLLMD_HARDWARE_PROFILE=nvidia-a10", "HF_HOME=/var/lib/vllmd/disk/huggingface"} <= set(lines)
+    # What the runtime says itself comes last and wins.
+    assert lines[-1].startswith("OMP_NUM_THREADS=")
+
+
+def test_a_config_image_of_another_runtime_is_refused(configure: ModuleType, tmp_path: Path) -> None:
+    cmdline = tmp_path / "cmdline"
+    cmdline.write_text("root=/dev/vda ro\n")
+    configure.check_owner("0f8fad5b", str(cmdline))
+    cmdline.write_text("root=/dev/vda vllmd.uid=0f8fad5b quiet\n")
+    configure.check_owner("0f8fad5b", str(cmdline))
+    with pytest.raises(
+        configure.ConfigurationError, match=r"another runtime: its uid is x, .* started for 0f8fad5b; attach"
+    ):
+        configure.check_owner("x", str(cmdline))
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-PLACES = ["schema_version", "name", "uid", "model", "engine", "environment", "api", "hostname", "ssh_authorized_keys"]
+PLACES = [
+    "profile",
+    "storage",
+    "monitoring",
+    "schema_version",
+    "name",
+    "uid",
+    "model",
+    "engine",
+    "environment",
+    "api",
+    "hostname",
+    "ssh_authorized_keys",
+]
 INNER = [
     ("model", "name"),
     ("model", "source"),
@@ -127,6 +176,9 @@ INNER = [
     ("api", "host"),
     ("api", "port"),
     ("network", "dns"),
+    ("storage", "cache"),
+    ("storage", "cache", "format"),
+    ("monitoring", "node_exporter"),
 ]
 
 
@@ -138,7 +190,7 @@ def test_any_value_anywhere_is_taken_or_refused_in_words(
     document = copy.deepcopy(runtime)
     target = document
     for key in place[:-1]:
-        target = target[key]
+        target = target.setdefault(key, {})
     target[place[-1]] = value
     try:
         files, _links, _hostname = configure.plan(document)
@@ -150,7 +202,10 @@ def test_any_value_anywhere_is_taken_or_refused_in_words(
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [("", "is not JSON"), ("[1]", "is not a JSON object"), ("{", "is not JSON"), ("[" * 100_000, "is not JSON")],
+    [
+        *[("", "is not JSON"), ("[1]", "is not a JSON object"), ("{", "is not JSON"), ("[" * 100_000, "is not JSON")],
+        *[(" " * 2**21, "larger than 1 MiB"), ("\ufffe", "is not JSON")],
+    ],
 )
 def test_a_broken_document_is_said_to_be_broken(
     configure: ModuleType, tmp_path: Path, content: str, expected: str

@@ -40,6 +40,7 @@ def machine(backend: str = "qemu", accelerator: str = "kvm", **variables: str) -
     disks = (
         Image(parsed.system_image, "raw", False, parsed.system_image_readonly),
         Image(parsed.config_image, "raw", False, True),
+        *([Image(parsed.cache_image, "raw", False, False)] if parsed.cache_image else []),
     )
     return Machine(parsed, backend, Path("/usr/bin/vmm"), accelerator, BZIMAGE, disks, (), ())
 
@@ -122,6 +123,22 @@ def test_qemu_user_network_forwards_ports() -> None:
         "user,id=net0,hostfwd=tcp:127.0.0.1:8000-:8000,hostfwd=tcp:127.0.0.1:2222-:22"
     ]
     assert "virtio-net-pci,netdev=net0,mac=52:54:00:00:00:01,romfile=,bus=pcie.0,addr=0x02" in arguments
+
+
+def test_a_cache_disk_is_the_third_and_writable() -> None:
+    made = machine(CACHE_IMAGE_FILEPATH="/r/cache.raw")
+    arguments = command(made)
+    disk = json.loads(options(arguments, "-blockdev")[2])
+    assert (disk["file"]["filename"], disk["read-only"], disk["discard"]) == ("/r/cache.raw", False, "unmap")
+    assert "virtio-blk-pci,drive=cache,id=cache-disk,serial=cache,bus=pcie.0,addr=0x07" in arguments
+    disks = create_body(made)["disks"]
+    assert disks[2] == {
+        "path": "/r/cache.raw",
+        "readonly": False,
+        "image_type": "Raw",
+        "id": "cache-disk",
+        "serial": "cache",
+    }
 
 
 @pytest.mark.parametrize(("vhost", "netdev"), [(-1, "tap,id=net0,fd=5"), (6, "tap,id=net0,fd=5,vhost=on,vhostfd=6")])

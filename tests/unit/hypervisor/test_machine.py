@@ -60,6 +60,13 @@ def test_a_machine_knows_its_kinds(resolve: Resolver, tmp_path: Path) -> None:
     assert [(disk.format, disk.readonly) for disk in machine.disks] == [("qcow2", False), ("raw", True)]
 
 
+def test_a_cache_disk_has_to_be_writable(resolve: Resolver, tmp_path: Path) -> None:
+    cache = write(tmp_path / "cache.raw", bytes(8192))
+    assert [disk.path for disk in resolve(CACHE_IMAGE_FILEPATH=str(cache)).disks][2:] == [cache]
+    with pytest.raises(ConfigError, match=r"CACHE_IMAGE_FILEPATH: cannot read and write .*/none: No such file"):
+        resolve(CACHE_IMAGE_FILEPATH=str(tmp_path / "none"))
+
+
 def test_auto_is_qemu_without_cloud_hypervisor(resolve: Resolver) -> None:
     machine = resolve()
     assert (machine.backend, machine.accelerator) == ("qemu", "kvm")

@@ -9,7 +9,7 @@ from vllmd_hypervisor.http_unix import request
 from vllmd_hypervisor.image import Image
 from vllmd_hypervisor.kernel import FIRMWARE
 from vllmd_hypervisor.launch import Descriptors
-from vllmd_hypervisor.machine import Machine
+from vllmd_hypervisor.machine import DISK_NAMES, Machine
 from vllmd_hypervisor.memory import cloud_hypervisor_memory
 from vllmd_hypervisor.state import RunDirectory
 
@@ -85,7 +85,7 @@ def create_body(machine: Machine) -> dict[str, Any]:
         "cpus": {"boot_vcpus": config.cpu_count, "max_vcpus": config.cpu_count},
         "memory": cloud_hypervisor_memory(config.memory),
         "payload": payload,
-        "disks": [_disk(name, image) for name, image in zip(("system", "config"), machine.disks, strict=True)],
+        "disks": [_disk(name, image) for name, image in zip(DISK_NAMES, machine.disks, strict=False)],
         "rng": {"src": "/dev/urandom"},
         # Tty is the VMM's own stdout, which is the log: File would truncate it, Socket would leave no log.
         "serial": {"mode": "Tty"},

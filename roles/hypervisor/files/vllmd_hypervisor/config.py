@@ -36,6 +36,7 @@ DEFAULTS = {
     "NETWORK": "none",
     "SYSTEM_IMAGE_READONLY": "off",
     "STOP_TIMEOUT_SECONDS": "25",
+    "CACHE_IMAGE_FILEPATH": "",
 }
 BACKENDS = ("auto", "cloud-hypervisor", "qemu")
 ACCELERATIONS = ("auto", "kvm", "tcg")
@@ -79,6 +80,7 @@ class Config:
     system_image: Path
     system_image_readonly: bool
     config_image: Path
+    cache_image: Path | None
     cpu_count: int
     memory: Memory
     devices: tuple[str, ...]
@@ -169,6 +171,7 @@ def parse_config(environ: Mapping[str, str], uid: int) -> Config:
         "initrd": reader.path("INITRD_FILEPATH"),
         "cmdline": reader.parsed("CMDLINE", _cmdline, ""),
         "system_image_readonly": reader.parsed("SYSTEM_IMAGE_READONLY", parse_switch, False),
+        "cache_image": reader.path("CACHE_IMAGE_FILEPATH"),
         "cpu_count": reader.parsed("CPU_COUNT", lambda text: parse_whole_number(text, 1, MAX_CPUS), 1),
         "memory": reader.parsed("MEMORY_CONFIG", parse_memory, Memory(0)),
         "devices": reader.parsed("DEVICE_FILEPATH_LIST", _devices, _NO_DEVICES),

@@ -17,12 +17,14 @@ from vllmd_hypervisor.quantity import format_size
 
 CLOUD_HYPERVISOR = "cloud-hypervisor"
 QEMU = "qemu"
+# By their place in Machine.disks; the guest reads them as its disks' serial numbers.
+DISK_NAMES = ("system", "config", "cache")
 PROGRAMS = {CLOUD_HYPERVISOR: "cloud-hypervisor", QEMU: "qemu-system-x86_64"}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the VMM runs. `disks` are in the guest's order: system (vda), config (vdb)."""
+    """What the VMM runs. `disks` are in the guest's order: system (vda), config (vdb), cache (vdc) if there is one."""
 
     config: Config
     backend: str
@@ -95,7 +97,10 @@ def _check_disks(config: Config, problems: list[str]) -> tuple[Image, ...]:
     for variable, path, readonly in (
         ("SYSTEM_IMAGE_FILEPATH", config.system_image, config.system_image_readonly),
         ("CONFIG_IMAGE_FILEPATH", config.config_image, True),
+        ("CACHE_IMAGE_FILEPATH", config.cache_image, False),
     ):
+        if path is None:
+            continue
         try:
             disks.append(inspect_image(path, readonly=readonly))
         except OSError as error:

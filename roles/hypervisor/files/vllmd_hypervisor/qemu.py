@@ -1,13 +1,15 @@
 """The qemu backend: a q35 machine of virtio devices, as command line and over QMP.
 
 Guest addresses on pcie.0 are fixed, so that device names in the guest never change: network 02.0, system disk 03.0
-(vda), config disk 04.0 (vdb), random numbers 05.0, panic notifier 06.0, passthrough behind root ports from 10.0 on.
+(vda), config disk 04.0 (vdb), random numbers 05.0, panic notifier 06.0, cache disk 07.0 (vdc), passthrough behind root
+ports from 10.0 on.
 
 A guest that reboots stays in the same QEMU (no -no-reboot: the kernel is loaded again and passthrough devices are
 reset). A guest that panics with its pvpanic driver loaded ends QEMU with exit code 1, so that systemd restarts it.
 """
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from vllmd_hypervisor.errors import PROGRAM
 from vllmd_hypervisor.image import QCOW2, Image
 from vllmd_hypervisor.kernel import FIRMWARE
 from vllmd_hypervisor.launch import Descriptors
-from vllmd_hypervisor.machine import Machine
+from vllmd_hypervisor.machine import DISK_NAMES, Machine
 from vllmd_hypervisor.memory import qemu_memory
 from vllmd_hypervisor.network import Network
 from vllmd_hypervisor.quantity import GIB
@@ -28,6 +30,7 @@ _CPU_MODELS = {"kvm": "host", "tcg": "max,-cx16,-la57"}
 _ACCELERATORS = {"kvm": "kvm", "tcg": "tcg,thread=multi"}
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 _LOG_FDSET = 1
+_DISK_SLOTS = (0x03, 0x04, 0x07)
 _FIRST_PORT_SLOT, _PORTS_PER_SLOT = 0x10, 8
 _Q35_HOLE64 = 32 * GIB  # what q35 keeps for 64-bit BARs unless told otherwise
 _ANSWER_SECONDS = 5.0
@@ -60,8 +63,7 @@ class Qemu:
             *qemu_memory(config.memory),
             *_payload(machine),
             *_network(config.network, descriptors),
-            *_disk("system", machine.disks[0], 0x03),
-            *_disk("config", machine.disks[1], 0x04),
+            *chain.from_iterable(map(_disk, DISK_NAMES, machine.disks, _DISK_SLOTS)),
             *("-object", "rng-random,id=rng0,filename=/dev/urandom"),
             *("-device", "virtio-rng-pci,rng=rng0,bus=pcie.0,addr=0x05"),
             *("-device", "pvpanic-pci,bus=pcie.0,addr=0x06", "-action", "panic=exit-failure"),

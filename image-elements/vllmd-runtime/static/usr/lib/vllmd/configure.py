@@ -8,7 +8,7 @@ Run as ``python3 -ISB configure.py``. Only what Python has built in is imported:
 costs tens of milliseconds of the boot.
 """
 # pathlib alone would cost a tenth of a second of an emulated boot:
-# ruff: noqa: PTH101, PTH103, PTH113, PTH114, PTH116, PTH120, PTH123, PTH208, PTH211
+# ruff: noqa: PTH101, PTH103, PTH108, PTH110, PTH113, PTH114, PTH116, PTH120, PTH123, PTH208, PTH211
 
 import json
 import os
@@ -16,18 +16,27 @@ import sys
 
 CONFIG_MOUNT = "/run/vllmd/config"
 RUN = "/run/vllmd"
+LIBRARY = "/usr/lib/vllmd"
+METRICS = "/run/vllmd/metrics"
+MONITORING = "/run/vllmd/monitoring"
 NETWORK_FILE = "/run/systemd/network/10-vllmd.network"
 CACHE = "/var/lib/vllmd/cache"
+SSH_PORT = 22
+NODE_EXPORTER_PORT = 9100
+KNOWN_DISKS = 2  # system and config image
 
 LABEL = b"CIDATA"
 SECTOR = 2048  # ECMA-119
 PRIMARY_VOLUME = 16 * SECTOR
+UID_ARGUMENT = "vllmd.uid="  # on the kernel command line: whose guest this is
+DOCUMENT_LIMIT = 1024 * 1024
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8  # mount(2)
 
 NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.")
 OPTION = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.")
 VARIABLE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
+KINDS = {dict: "an object", list: "a list", str: "a string", int: "a whole number", bool: "true or false"}
 FIELDS = (
     "schema_version",
     "name",
@@ -40,6 +49,7 @@ FIELDS = (
     "ssh_authorized_keys",
     "network",
 )
+OPTIONAL = ("profile", "storage", "monitoring")
 NETWORK_HEAD = """[Match]
 Type=ether
 # Cards only, not the cables of containers or tunnels.
@@ -78,6 +88,11 @@ def find_volume(devices="/sys/class/block", nodes="/dev"):
     raise ConfigurationError("no disk with an ISO 9660 volume labelled CIDATA; attach the runtime's config image")
 
 
+def disks(devices="/sys/class/block"):
+    """Return how many disks there are; a cache disk would be one more than the system's and this one."""
+    return sum(not name.startswith(("loop", "ram", "zram")) for name in os.listdir(devices))
+
+
 def mount(device, target):
     """Mount the ISO 9660 volume ``device`` read-only at ``target``."""
     import ctypes  # noqa: PLC0415 -- not needed where the volume is mounted already
@@ -93,7 +108,10 @@ def load(path):
     """Return the JSON object in file ``path``."""
     try:
         with open(path, encoding="utf-8") as stream:
-            document = json.load(stream)
+            text = stream.read(DOCUMENT_LIMIT + 1)
+        if len(text) > DOCUMENT_LIMIT:
+            raise ConfigurationError("vllmd/runtime.json on the config image is larger than 1 MiB")
+        document = json.loads(text)
     except OSError as error:
         raise ConfigurationError(f"cannot read vllmd/runtime.json on the config image: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -101,6 +119,18 @@ def load(path):
     if not isinstance(document, dict):
         raise ConfigurationError("vllmd/runtime.json on the config image is not a JSON object")
     return document
+
+
+def check_owner(uid, cmdline="/proc/cmdline"):
+    """Refuse a config image that is not the one of the runtime that the launcher started (vllmd.uid=...)."""
+    with open(cmdline, encoding="utf-8", errors="replace") as stream:
+        words = stream.read().split()
+    expected = [word.removeprefix(UID_ARGUMENT) for word in words if word.startswith(UID_ARGUMENT)]
+    if expected and uid != expected[-1]:
+        raise ConfigurationError(
+            f"the config image belongs to another runtime: its uid is {uid}, this machine was started for "
+            f"{expected[-1]}; attach this runtime's own config image"
+        )
 
 
 def wrong(where, value, expected):
@@ -112,7 +142,7 @@ def wrong(where, value, expected):
 def typed(value, kind, where):
     """Return ``value`` when it is a ``kind`` (a bool is no int), else raise naming the field ``where``."""
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise wrong(where, value, {dict: "an object", list: "a list", str: "a string", int: "a whole number"}[kind])
+        raise wrong(where, value, KINDS[kind])
     return value
 
 
@@ -176,12 +206,34 @@ def engine_options(runtime):
     return options
 
 
-def environment_lines(runtime):
-    """Return the engine's environment in the format of systemd's EnvironmentFile=."""
+def switches(runtime, name, known):
+    """Return the object of true and false at the dotted ``name``, which may be left out, with ``known`` keys only."""
+    value = runtime
+    where = ""
+    for part in name.split("."):
+        where += part
+        value = typed(value.get(part, {}), dict, where)
+        where += "."
+    fields(value, (), known, where)
+    return {key: typed(each, bool, where + key) for key, each in value.items()}
+
+
+def cache_wishes(runtime):
+    """Return what the runtime wants of the cache disk: ``format``, ``required``."""
+    storage = typed(runtime.get("storage", {}), dict, "storage")
+    fields(storage, (), ("cache",), "storage.")
+    return switches(runtime, "storage.cache", ("format", "required"))
+
+
+def environment_lines(runtime, caches=()):
+    """Return the engine's environment in the format of systemd's EnvironmentFile=; ``caches`` are pairs for it."""
     source = runtime["model"]["source"]
     lines = [f"VLLMD_MODEL_SOURCE={source}"]
     if source == "local":
         lines.append("HF_HUB_OFFLINE=1")
+    if runtime.get("profile") is not None:
+        lines.append(f"VLLMD_HARDWARE_PROFILE={spelled(runtime['profile'], NAME, 'profile')}")
+    lines += [f"{name}={value}" for name, value in caches]
     for name, value in typed(runtime["environment"], dict, "environment").items():
         spelled(name, VARIABLE, f"the variable name in environment.{name[:60]}")
         if not isinstance(value, str) or not value.isprintable():
@@ -207,28 +259,35 @@ def network_files(network):
     return text, "".join(f"nameserver {server}\n" for server in servers)
 
 
-def open_ports(port, ssh):
-    """Return the rules that open the engine's port, and with ``ssh`` the operator's, in the packet filter."""
-    ports = f"{port}, 22" if ssh and port != 22 else f"{port}"
-    return f"add element inet vllmd tcp_open {{ {ports} }}\n"
+def open_ports(ports):
+    """Return the rule that opens these TCP ports in the packet filter."""
+    return f"add element inet vllmd tcp_open {{ {', '.join(map(str, sorted(set(ports))))} }}\n"
 
 
-def plan(runtime):
-    """Check the whole document; return ({path: content}, {symlink: target}, host name)."""
+def plan(runtime, caches=()):
+    """Check the whole document; return ({path: content}, {symlink: target}, host name).
+
+    ``caches`` are the variables of a cache disk that is mounted, as pairs.
+    """
     if runtime.get("schema_version") != 1 or runtime["schema_version"] is True:
         raise wrong("schema_version", runtime.get("schema_version"), "1, the version that this image knows")
-    fields(runtime, FIELDS, (), "")
+    fields(runtime, FIELDS, OPTIONAL, "")
+    one_line(runtime["uid"], "uid")
+    cache_wishes(runtime)
     spelled(runtime["name"], NAME, "name")
     hostname = spelled(runtime["hostname"], NAME, "hostname")
     networkd, resolv = network_files(runtime["network"])
     files = {
         # JSON is YAML; vLLM reads it with --config.
         f"{RUN}/engine.yaml": json.dumps(engine_options(runtime), indent=1) + "\n",
-        f"{RUN}/engine.env": environment_lines(runtime),
+        f"{RUN}/engine.env": environment_lines(runtime, caches),
         f"{RUN}/hosts": f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {hostname}\n",
         NETWORK_FILE: networkd,
-        f"{RUN}/firewall.d/runtime.nft": open_ports(runtime["api"]["port"], bool(runtime["ssh_authorized_keys"])),
     }
+    ports = [runtime["api"]["port"]]
+    if switches(runtime, "monitoring", ("node_exporter",)).get("node_exporter", True):
+        files[MONITORING] = ""
+        ports.append(NODE_EXPORTER_PORT)
     links = {}
     if resolv is None:
         files[f"{RUN}/dhcp"] = ""
@@ -239,12 +298,44 @@ def plan(runtime):
     if keys:
         text = "".join(one_line(key, "ssh_authorized_keys") + "\n" for key in keys)
         files[f"{RUN}/ssh/authorized_keys"] = text
+        ports.append(SSH_PORT)
+    files[f"{RUN}/firewall.d/runtime.nft"] = open_ports(ports)
     return files, links, hostname
+
+
+def attach_caches(runtime):
+    """Mount the cache disk when there is one, or one is wanted; return the engine's variables for it as pairs."""
+    sys.path.insert(0, LIBRARY)  # -I leaves it out
+    from vllmd_node import storage  # noqa: PLC0415 -- most guests have no such disk
+
+    try:
+        return tuple(storage.attach(storage.find(), cache_wishes(runtime), os.stat(CACHE).st_uid).items())
+    except storage.CacheError as error:
+        raise ConfigurationError(f"storage.cache is required: {error}") from error
 
 
 def write(files, links, hostname):
     """Apply a plan. The environment may hold secrets: the engine's files are for root and the engine's group."""
-    engine_group = os.stat(CACHE).st_gid
+    engine = os.stat(CACHE)
+    engine_group = engine.st_gid
+    os.makedirs(METRICS, mode=0o755, exist_ok=True)
+    os.chown(METRICS, engine.st_uid, engine_group)
+    try:
+        write_files(files, engine_group)
+    except OSError:
+        for path in files:
+            if os.path.exists(path):
+                os.unlink(path)
+        raise
+    for path, target in links.items():
+        if not os.path.islink(path):
+            os.symlink(target, path)
+    with open("/proc/sys/kernel/hostname", "w", encoding="utf-8") as stream:
+        stream.write(hostname)
+
+
+def write_files(files, engine_group):
+    """Write the files, each with the owner and the mode that its readers need."""
     for path, content in files.items():
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -255,11 +346,6 @@ def write(files, links, hostname):
             os.chmod(path, 0o640)
         elif not path.endswith("authorized_keys"):
             os.chmod(path, 0o644)
-    for path, target in links.items():
-        if not os.path.islink(path):
-            os.symlink(target, path)
-    with open("/proc/sys/kernel/hostname", "w", encoding="utf-8") as stream:
-        stream.write(hostname)
 
 
 def main():
@@ -268,7 +354,10 @@ def main():
         if not os.path.ismount(CONFIG_MOUNT):
             mount(find_volume(), CONFIG_MOUNT)
         runtime = load(f"{CONFIG_MOUNT}/vllmd/runtime.json")
-        write(*plan(runtime))
+        planned = plan(runtime)
+        check_owner(runtime["uid"])
+        caches = attach_caches(runtime) if "storage" in runtime or disks() > KNOWN_DISKS else ()
+        write(*(plan(runtime, caches) if caches else planned))
     except ConfigurationError as error:
         print(f"vllmd: FAILED: {' '.join(str(error).split())}", flush=True)
         return 1

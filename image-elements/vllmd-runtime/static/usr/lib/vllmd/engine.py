@@ -1,9 +1,10 @@
-"""Become the engine: wait for what it needs, say so on the console, hand over to vLLM in this process."""
+"""Become the engine: choose what fits this machine, say so on the console, hand over to vLLM in this process."""
 
 from __future__ import annotations
 
 import gc
 import importlib
+import json
 import os
 import runpy
 import sys
@@ -11,6 +12,9 @@ import time
 
 SERVER = "vllm.entrypoints.openai.api_server"
 CONFIG = "/run/vllmd/engine.yaml"
+RUN = "/run/vllm"
+# Trying again changes nothing: vllm.service does not restart on it (sysexits.h, EX_CONFIG).
+REFUSED = 78
 ROUTES = "/proc/net/route"
 ROUTE_TIMEOUT_SECONDS = 60.0
 
@@ -60,14 +64,34 @@ def preload() -> None:
     gc.enable()
 
 
+def choose() -> str:
+    """Choose the options for this hardware and model; return the path of the file with all of them.
+
+    Ends this process with one line on the console when the model cannot be served here.
+    """
+    from vllmd_node import decide, start  # noqa: PLC0415 -- beside this file; tests load it without them
+
+    with open(CONFIG, encoding="utf-8") as stream:  # noqa: PTH123 -- pathlib only to read one file
+        given = json.load(stream)
+    try:
+        decision, node = start.plan(given, os.environ)
+    except decide.Refusal as refusal:
+        print(f"vllmd: FAILED: {refusal}", flush=True)
+        sys.exit(REFUSED)
+    os.environ.update(decision.environment)
+    print(f"vllmd: profile={decision.profile}{''.join(f'; {reason}' for reason in decision.reasons)}", flush=True)
+    return start.write(RUN, decision, node)
+
+
 def main() -> None:
-    """Run vLLM's API server with the options that configure.py wrote."""
+    """Run vLLM's API server with the options that configure.py wrote and those chosen here."""
     if os.environ.get("VLLMD_MODEL_SOURCE") != "local" and not wait_for_route(ROUTE_TIMEOUT_SECONDS):
         seconds = f"{ROUTE_TIMEOUT_SECONDS:.0f}"
         print(f"vllmd: FAILED: no network route after {seconds} s; the model comes from the network", flush=True)
         sys.exit(1)
+    config = choose()
     print("vllmd: engine started", flush=True)
-    sys.argv = ["vllm", "--config", CONFIG]
+    sys.argv = ["vllm", "--config", config]
     if "OMP_NUM_THREADS" not in os.environ:
         # Without it vLLM serves on one thread when its worker is not a process of its own.
         os.environ["OMP_NUM_THREADS"] = str(len(os.sched_getaffinity(0)))
