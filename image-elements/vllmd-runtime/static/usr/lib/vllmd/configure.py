@@ -19,6 +19,8 @@ RUN = "/run/vllmd"
 LIBRARY = "/usr/lib/vllmd"
 METRICS = "/run/vllmd/metrics"
 MONITORING = "/run/vllmd/monitoring"
+JOIN = "/usr/lib/vllmd/join.py"  # of element vllmd-kubernetes-node
+KUBERNETES = "/run/vllmd/kubernetes.json"
 NETWORK_FILE = "/run/systemd/network/10-vllmd.network"
 CACHE = "/var/lib/vllmd/cache"
 SSH_PORT = 22
@@ -49,7 +51,7 @@ FIELDS = (
     "ssh_authorized_keys",
     "network",
 )
-OPTIONAL = ("profile", "storage", "monitoring")
+OPTIONAL = ("profile", "storage", "monitoring", "kubernetes")
 NETWORK_HEAD = """[Match]
 Type=ether
 # Cards only, not the cables of containers or tunnels.
@@ -288,6 +290,14 @@ def plan(runtime, caches=()):
     if switches(runtime, "monitoring", ("node_exporter",)).get("node_exporter", True):
         files[MONITORING] = ""
         ports.append(NODE_EXPORTER_PORT)
+    if "kubernetes" in runtime:
+        if not os.path.isfile(JOIN):
+            raise ConfigurationError(
+                "runtime.json: kubernetes is given, but this image cannot join a cluster; "
+                "build it with element vllmd-kubernetes-node"
+            )
+        # join.py checks it, and says what is wrong without the token in it.
+        files[KUBERNETES] = json.dumps(typed(runtime["kubernetes"], dict, "kubernetes")) + "\n"
     links = {}
     if resolv is None:
         files[f"{RUN}/dhcp"] = ""
@@ -344,7 +354,7 @@ def write_files(files, engine_group):
         if path.startswith(f"{RUN}/engine."):
             os.chown(path, 0, engine_group)
             os.chmod(path, 0o640)
-        elif not path.endswith("authorized_keys"):
+        elif path != KUBERNETES and not path.endswith("authorized_keys"):
             os.chmod(path, 0o644)
 
 
