@@ -28,7 +28,7 @@ Part = dict[str, Any]
 _LARGEST = 25
 _SLOWEST = 12
 _BAR = 40  # characters of the longest bar
-_OPTIONAL = ("nvidia", "kubernetes", "rootfs", "lock")
+_OPTIONAL = ("nvidia", "kubernetes", "rootfs")
 
 _TARGET = re.compile(r"dib-run-parts Target: (\S+)\s*$")
 _SCRIPT = re.compile(r"dib-run-parts (\S+)\s+([0-9]+(?:\.[0-9]+)?)\s*$")
