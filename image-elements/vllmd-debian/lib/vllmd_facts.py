@@ -35,7 +35,7 @@ def facts(tree: Path, kernel_release: str, more: list[Path], environment: dict[s
         "schema_version": 1,
         "debian": {"release": environment["DIB_RELEASE"], "architecture": environment["ARCH"]},
         "kernel_release": kernel_release,
-        "cmdline": environment["DIB_VLLMD_CMDLINE"],
+        "cmdline": f"{environment['DIB_VLLMD_CMDLINE']} {environment.get('DIB_VLLMD_CMDLINE_HARDENING', '')}".strip(),
         "elements": sorted(name for name in environment["IMAGE_ELEMENT"].split() if name.startswith("vllmd-")),
         "packages": packages(tree),
     }
