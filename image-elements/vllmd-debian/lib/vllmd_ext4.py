@@ -49,6 +49,12 @@ def needs(tree: Path) -> tuple[int, int]:
     return blocks * BLOCK // 1024, inodes + _SPARE_INODES
 
 
+def superblock_copies(groups: int) -> set[int]:
+    """Return the groups that begin with a copy of the superblock: 1 and powers of 3, 5 and 7 (feature sparse_super)."""
+    powers = {base**exponent for base in (3, 5, 7) for exponent in range(1, 20)}
+    return {group for group in {1, *powers} if group < groups}
+
+
 def settle_times(image: Path, epoch: int) -> int:
     """Write the times of all inodes in use. Returns how many there are. Raises SystemExit for another file system."""
     with image.open("r+b") as disk:
@@ -70,6 +76,10 @@ def settle_times(image: Path, epoch: int) -> int:
         ):
             sys.exit(f"vllmd-debian: {image} is no ext4 of the kind that vllmd-make-ext4 makes")
         groups = -(-blocks_count // per_group_blocks)
+        # How much mkfs happened to write (s_kbytes_written) is chance; the copies of the superblock say it, too.
+        for start in (1024, *(group * per_group_blocks * BLOCK for group in superblock_copies(groups))):
+            disk.seek(start + 376)
+            disk.write(bytes(8))
         disk.seek(BLOCK)
         descriptors = disk.read(32 * groups)
         settled = 0
