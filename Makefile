@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help run stop status image gc clean distclean test lint sanity unit molecule bench collection lock
+.PHONY: help run stop status image lock-image gc clean distclean test lint sanity unit molecule bench collection lock
 
 INVENTORY ?= inventories/local
 PROFILE ?= cpu
@@ -14,7 +14,7 @@ export VLLMD_VENV := $(abspath $(VENV))
 export PATH := $(VLLMD_VENV)/bin:$(PATH)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\nVariables: INVENTORY=%s PROFILE=%s SCENARIO=%s ARGS="--check --diff ..."\n' '$(INVENTORY)' '$(PROFILE)' '$(SCENARIO)'
 
 run: ## from a fresh machine to a chat answer: packages, image, virtual machine, question
@@ -31,6 +31,11 @@ stop: ## end the runtimes, gracefully
 
 image: ## build the guest image alone (PROFILE=cpu)
 	@scripts/play playbooks/generate.yml -i $(INVENTORY) -e runtime_assembler_profile=$(PROFILE) $(ARGS)
+
+lock-image: ## build the image from what the mirrors serve now, write its lock file (LOCK=FILE), say what changed
+	@[ -n "$(LOCK)" ] || { echo 'name the lock file: make lock-image LOCK=$$PWD/image.lock' >&2; exit 2; }
+	@scripts/play playbooks/generate.yml -i $(INVENTORY) -e runtime_assembler_profile=$(PROFILE) \
+	  -e runtime_assembler_lock_file=$(abspath $(LOCK)) -e runtime_assembler_lock_update=true $(ARGS)
 
 gc: ## remove old images and caches that nothing needs; ARGS="--check --diff" says what and how much
 	@scripts/play playbooks/gc.yml -i $(INVENTORY) $(ARGS)

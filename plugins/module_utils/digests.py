@@ -27,7 +27,7 @@ def digest_text(text: str) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def _is_noise(name: str) -> bool:
+def is_noise(name: str) -> bool:
     """Tell whether a file cannot change an image: documentation and Python's caches."""
     return name == "__pycache__" or name.endswith(".pyc") or name.upper().startswith("README")
 
@@ -42,9 +42,9 @@ def digest_tree(root: Path, file_digest: FileDigest = digest_file) -> str:
         return file_digest(root)
     lines = []
     for directory, names, files in os.walk(root, onerror=_raise):
-        names[:] = sorted(name for name in names if not _is_noise(name))
+        names[:] = sorted(name for name in names if not is_noise(name))
         for name in [*names, *files]:
-            if _is_noise(name):
+            if is_noise(name):
                 continue
             path = Path(directory, name)
             mode = path.lstat().st_mode

@@ -6,162 +6,30 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import shutil
-import subprocess
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from . import (
     atomic,
     build_cleanup,
+    build_layers,
     dib,
     image_inputs,
+    image_layers,
+    image_lock,
     image_manifest,
+    image_references,
     image_report,
     image_sbom,
     images,
+    locked_packages,
     locks,
-    signatures,
 )
+from .build_layers import BuildLayers
 from .digests import DigestCache
 from .image_manifest import ImageError
+from .image_plan import Plan, Request, collect_inputs, plan
 from .signals import signals_ignored, signals_raise
-
-#: Host programs that write into an image; their Debian packages' versions are inputs.
-_TOOL_PACKAGES = ("debootstrap", "mmdebstrap", "e2fsprogs")
-
-
-@dataclass(frozen=True)
-class Request:
-    """Everything that the module image_build was asked for; paths are absolute, sizes in MiB, times in seconds."""
-
-    name: str
-    profile: str
-    release: str
-    architecture: str
-    elements: list[str]
-    elements_paths: list[Path]
-    environment: dict[str, str]
-    models: dict[str, Path]
-    wheelhouse: Path | None
-    serial: str
-    mirror: str | None
-    security_mirror: str | None
-    cache_dir: Path
-    store_dir: Path
-    build_dir: Path
-    log_path: Path
-    min_free_mib: int
-    keep: int
-    lock_timeout: float
-    program: Path
-    #: Signs what is published; it is no input, so the version does not depend on it.
-    signer: signatures.Signer | None = None
-
-    @property
-    def work_dir(self) -> Path:
-        """The directory below build_dir that belongs to this image's build alone."""
-        return self.build_dir / self.name
-
-
-@dataclass
-class Plan:
-    """What has to be done: ``action`` is ``none``, ``sign``, ``link`` or ``build``, ``reason`` says why in words.
-
-    ``unsigned`` says why the published version has to be signed, alone (``sign``) or before the link moves (``link``).
-    """
-
-    action: str
-    reason: str
-    version: str
-    inputs: dict[str, str]
-    before: dict[str, Any] | None
-    changed_inputs: list[str] = field(default_factory=list)
-    unsigned: str = ""
-
-
-def host_architecture() -> str:
-    """Return this machine's Debian architecture name."""
-    machine = platform.machine()
-    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
-
-
-def tool_versions() -> dict[str, str]:
-    """Return the versions of the programs that shape an image. Raises ImageError without diskimage-builder."""
-    try:
-        versions = {"diskimage-builder": metadata.version("diskimage-builder")}
-    except metadata.PackageNotFoundError:
-        raise ImageError(
-            f"diskimage-builder is not installed for {sys.executable}; "
-            "install it there, or set ansible_python_interpreter to the Python of an environment that has it"
-        ) from None
-    query = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status} ${Version}\n", *_TOOL_PACKAGES]
-    try:
-        output = subprocess.run(query, check=False, capture_output=True, text=True, timeout=30).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return versions  # no Debian host: diskimage-builder's version has to do
-    for line in output.splitlines():
-        name, status, version = line.split(" ")
-        if status == "installed":
-            versions[name] = version
-    return versions
-
-
-def collect_inputs(
-    request: Request, cache: DigestCache, tools: Mapping[str, str], missing_ok: bool = False
-) -> dict[str, str]:
-    """Return the request's inputs; ``missing_ok`` as for `image_inputs.collect`. Raises InputError."""
-    settings = {"profile": request.profile, "release": request.release, "architecture": request.architecture}
-    if request.serial:
-        settings["serial"] = request.serial
-    return image_inputs.collect(
-        settings=settings,
-        elements=request.elements,
-        elements_paths=request.elements_paths,
-        environment=request.environment,
-        models=request.models,
-        wheelhouse=request.wheelhouse,
-        tools=tools,
-        file_digest=cache.digest,
-        missing_ok=missing_ok,
-    )
-
-
-def plan(request: Request, inputs: dict[str, str]) -> Plan:
-    """Compare the inputs with what is published; reads manifests and sizes, no image. Never raises ImageError."""
-    version = image_inputs.version_of(image_inputs.inputs_digest(inputs))
-    latest = images.latest_version(request.store_dir, request.name)
-    before = _manifest(request.store_dir / request.name / latest) if latest else None
-    target = request.store_dir / request.name / version
-    if target.is_dir():
-        try:
-            content = image_manifest.read(target)
-            image_manifest.check_sizes(target, image_manifest.parse(target, content))
-            unsigned = signatures.why_unsigned(target, content, request.signer) if request.signer else ""
-        except ImageError as error:
-            return Plan("build", f"the published image is damaged: {error}", version, inputs, before)
-        if latest == version:
-            action, reason = ("sign", unsigned) if unsigned else ("none", "inputs are unchanged")
-            return Plan(action, reason, version, inputs, before, unsigned=unsigned)
-        labels = image_inputs.changes(before and before["inputs"], inputs)
-        reason = f"version {version} was built before from these inputs"
-        return Plan("link", reason, version, inputs, before, labels, unsigned)
-    if before is None:
-        return Plan("build", f"no image {request.name} is published", version, inputs, None)
-    labels = image_inputs.changes(before["inputs"], inputs)
-    return Plan("build", f"inputs changed: {', '.join(labels)}", version, inputs, before, labels)
-
-
-def _manifest(directory: Path) -> dict[str, Any] | None:
-    try:
-        return image_manifest.load(directory)
-    except ImageError:
-        return None
 
 
 def leftovers(request: Request) -> list[str]:
@@ -200,18 +68,20 @@ def apply(request: Request, todo: Plan, cache: DigestCache) -> dict[str, Any]:
 def _carry_out(request: Request, todo: Plan, cache: DigestCache) -> dict[str, Any]:
     """Do what the plan says; the lock is held."""
     removed: list[str] = []
+    version = todo.version
     if todo.unsigned and request.signer:
         images.add_signature(request.store_dir, request.name, todo.version, request.signer.sign)
     if todo.action == "link":
         images.set_latest(request.store_dir, request.name, todo.version)
     elif todo.action == "build":
         try:
-            _build(request, todo, cache)
+            manifest = _build(request, todo, cache)
         finally:
             with signals_ignored():
                 _clean(request)
         removed = _collect_garbage(request)
-    return {"changed": todo.action != "none", "removed": removed}
+        version = str(manifest["version"])
+    return {"changed": todo.action != "none", "removed": removed, "version": version}
 
 
 def _clean(request: Request) -> list[str]:
@@ -219,35 +89,44 @@ def _clean(request: Request) -> list[str]:
     return done + build_cleanup.clean_directory(request.work_dir)
 
 
-def _build(request: Request, todo: Plan, cache: DigestCache) -> None:
+def _build(request: Request, todo: Plan, cache: DigestCache) -> dict[str, Any]:
+    """Build and publish; return the manifest."""
     check_space(request)
-    for directory in (request.work_dir / "tmp", request.cache_dir / "dib", request.store_dir / request.name):
+    layers_dir = request.work_dir / "layers"
+    for directory in (
+        request.work_dir / "tmp",
+        layers_dir,
+        request.cache_dir / "dib",
+        request.store_dir / request.name,
+    ):
         atomic.make_directory(directory)
     partial = images.partial_path(request.store_dir, request.name, todo.version)
     partial.mkdir(mode=0o755)
-    dib.run(
-        dib.Build(
-            program=request.program,
-            elements=request.elements,
-            elements_paths=request.elements_paths,
-            architecture=request.architecture,
-            output_directory=partial,
-            temporary_directory=request.work_dir / "tmp",
-            cache_directory=request.cache_dir / "dib",
-            log_path=request.log_path,
-            environment=build_environment(request),
-        ),
-        os.environ,
-    )
-    check_unchanged(request, todo, cache)
-    facts = read_facts(partial, request.log_path)
+    with image_layers.in_use(request.cache_dir):
+        work = BuildLayers(request, todo.inputs, cache)
+        try:
+            _run(request, partial, {**build_environment(request), **work.environment, **_locked(request, work, cache)})
+            check_unchanged(request, todo, cache)
+        except dib.BuildError:
+            # What was finished before is worth as much as ever, unless it was made from something else.
+            if not request.lock_update and not _changed(request, todo, cache):
+                work.keep(todo.inputs)
+            raise
+        facts = read_facts(partial, request.log_path)
+        if "lock" in facts:
+            facts["lock"]["wheels"] = image_lock.wheel_pins(request.wheelhouse, cache.digest)
+        inputs = _keep_lock(request, todo.inputs, facts, partial, cache)
+        work.keep(inputs)
     for path in partial.iterdir():
         if path.name in (*image_manifest.FILE_NAMES, image_report.SIZES_NAME):
             path.chmod(0o444)
         else:
             images.remove_tree(path)
-    manifest = image_manifest.compose(partial, request.name, todo.inputs, facts, cache.digest)
+    facts["layers"] = work.facts()
+    facts["build"] = {**facts.get("build", {}), **build_layers.builder_facts()}
+    manifest = image_manifest.compose(partial, request.name, inputs, facts, cache.digest)
     image_sbom.write(partial, manifest)
+    atomic.write_file(partial / build_layers.BUILD_NAME, build_layers.dump(work.report()), 0o444)
     image_report.write_beside(
         partial,
         manifest,
@@ -258,16 +137,74 @@ def _build(request: Request, todo: Plan, cache: DigestCache) -> None:
     target = images.publish(partial, request.store_dir, manifest, request.signer.sign if request.signer else None)
     for name, entry in manifest["files"].items():
         cache.record(target / name, "sha256:" + entry["sha256"])
+    return manifest
+
+
+def _locked(request: Request, work: BuildLayers, cache: DigestCache) -> dict[str, str]:
+    """Return the variables of a build that keeps to a lock, after its packages were put together."""
+    if request.lock is None or request.lock_update:
+        return {}
+    environment = {"DIB_VLLMD_SOURCE_DATE_EPOCH": str(request.lock["source_date_epoch"])}
+    if not work.whole:
+        packages = request.work_dir / "packages"
+        mirrors = [mirror for mirror in (request.mirror, request.security_mirror) if mirror]
+        locked_packages.repository(request.lock["packages"], _downloads(request), mirrors, packages, cache)
+        environment["DIB_VLLMD_PACKAGES"] = str(packages)
+    return environment
+
+
+def _keep_lock(
+    request: Request, inputs: dict[str, str], facts: dict[str, Any], partial: Path, cache: DigestCache
+) -> dict[str, str]:
+    """Check what came out against the lock, or write the lock. Returns the inputs of the image."""
+    if request.lock_path is None:
+        return inputs
+    files = {name: cache.digest(partial / name).removeprefix("sha256:") for name in image_manifest.FILE_NAMES}
+    made = image_lock.compose(request.name, inputs, facts, files)
+    if request.lock_update:
+        image_lock.write(request.lock_path, made)
+        return dict(sorted({**inputs, **image_lock.inputs_of(made)}.items()))
+    if request.lock:
+        image_lock.check_result(request.lock_path, request.lock, made)
+    return inputs
+
+
+def _downloads(request: Request) -> Path:
+    return request.cache_dir / "dib/apt/debian"
+
+
+def _run(request: Request, partial: Path, environment: dict[str, str]) -> None:
+    own = request.work_dir / "downloads"
+    locked_packages.lend(_downloads(request), own)
+    build = dib.Build(
+        program=request.program,
+        elements=request.elements,
+        elements_paths=request.elements_paths,
+        architecture=request.architecture,
+        output_directory=partial,
+        temporary_directory=request.work_dir / "tmp",
+        cache_directory=request.cache_dir / "dib",
+        log_path=request.log_path,
+        environment={**environment, "DIB_VLLMD_DOWNLOADS": str(own)},
+    )
+    try:
+        dib.run(build, os.environ)
+    finally:
+        locked_packages.give_back(own, _downloads(request))
 
 
 def check_unchanged(request: Request, todo: Plan, cache: DigestCache) -> None:
     """Raise ImageError when an input changed during the build: the image would not be what its version says."""
-    tools = {label.removeprefix("tool "): value for label, value in todo.inputs.items() if label.startswith("tool ")}
-    changed = image_inputs.changes(todo.inputs, collect_inputs(request, cache, tools))
+    changed = _changed(request, todo, cache)
     if changed:
         raise ImageError(
             f"{', '.join(changed)} changed while the image was built; build it again (nothing was published)"
         )
+
+
+def _changed(request: Request, todo: Plan, cache: DigestCache) -> list[str]:
+    tools = {label.removeprefix("tool "): value for label, value in todo.inputs.items() if label.startswith("tool ")}
+    return image_inputs.changes(todo.inputs, collect_inputs(request, cache, tools))
 
 
 def build_environment(request: Request) -> dict[str, str]:
@@ -319,22 +256,13 @@ def check_space(request: Request) -> None:
 
 
 def _collect_garbage(request: Request) -> list[str]:
-    used = images.open_files(request.store_dir / request.name)
+    try:
+        needed = image_references.needed(request.store_dir, request.pins)
+    except OSError:
+        return []  # what cannot be read might name an image; `make gc` says what it is
+    used = [request.store_dir / name / version for name, version in needed if name == request.name]
     removed = images.removable(request.store_dir, request.name, request.keep, used)
     for version in removed:
         images.remove_version(request.store_dir, request.name, version)
+    image_layers.collect(request.cache_dir, request.layers_max_mib)
     return removed
-
-
-def default_program() -> Path:
-    """Return the disk-image-create beside the running Python, or the one on PATH. Raises ImageError."""
-    beside = Path(sys.executable).with_name("disk-image-create")
-    if beside.is_file():
-        return beside
-    found = shutil.which("disk-image-create")
-    if found is None:
-        raise ImageError(
-            f"disk-image-create is neither beside {sys.executable} nor on PATH; install diskimage-builder, "
-            "or set ansible_python_interpreter to the Python of an environment that has it"
-        )
-    return Path(found)

@@ -13,6 +13,8 @@ from .digests import FileDigest, digest_file, digest_text, digest_tree
 #: Raise it when the pipeline itself changes what comes out of the same inputs.
 INPUTS_SCHEMA = "1"
 VERSION_LENGTH = 12
+#: Stands for a tree that an earlier step has yet to make.
+MISSING = "(missing)"
 
 
 class InputError(ValueError):
@@ -80,7 +82,7 @@ def collect(
             trees[f"content {name}"] = Path(value)
     for label, path in trees.items():
         if missing_ok and not path.exists():
-            inputs[label] = "(missing)"
+            inputs[label] = MISSING
             continue
         if not path.exists():
             raise InputError(f"{label}: {path} does not exist; make it first or correct the path")

@@ -39,6 +39,16 @@ _FIELDS: dict[str, type] = {
 }
 #: What the build itself reports in facts.json (image-elements/README.md) and the manifest takes over.
 _FACTS = ("profile", "debian", "elements", "packages", "wheels", "models", "cmdline", "kernel_release")
+#: What only some builds report.
+_OPTIONAL: dict[str, type] = {
+    "build": dict,
+    "kubernetes": dict,
+    "layers": list,
+    "lock": dict,
+    "nvidia": dict,
+    "rootfs": dict,
+}
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class ImageError(RuntimeError):
@@ -77,17 +87,32 @@ def compose(
         raise ImageError(
             f"the build's facts.json lacks {', '.join(missing)}; see image-elements/README.rst for its fields"
         )
+    optional = {field: facts[field] for field in _OPTIONAL if field in facts}
+    wrong = _wrong_optional(optional)
+    if wrong:
+        raise ImageError(f"the build's facts.json: {wrong}; correct the element that writes it")
     digest = inputs_digest(inputs)
     return {
         "schema_version": SCHEMA_VERSION,
         "name": name,
         "version": version_of(digest),
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created": _created(optional.get("build", {})),
         "inputs_digest": digest,
         "inputs": dict(inputs),
         "files": files,
         **{fact: facts[fact] for fact in _FACTS},
+        **optional,
     }
+
+
+def _created(build: Mapping[str, Any]) -> str:
+    """Return the image's date: that of the newest thing in it, which every build of the same inputs agrees on.
+
+    Only a build that does not report it (``source_date_epoch``) is dated by the clock.
+    """
+    epoch = build.get("source_date_epoch")
+    moment = datetime.now(UTC) if epoch is None else datetime.fromtimestamp(epoch, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def dump(manifest: Mapping[str, Any]) -> bytes:
@@ -151,6 +176,22 @@ def _wrong_fields(manifest: Any) -> str | None:
             or not isinstance(entry.get("size_bytes"), int)
         ):
             return f"field files[{name!r}]: missing or without sha256 and size_bytes"
+    return _wrong_optional(manifest)
+
+
+def _wrong_optional(manifest: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the fields that not every manifest has, or None."""
+    for field, kind in _OPTIONAL.items():
+        if field in manifest and not isinstance(manifest[field], kind):
+            return f"field {field}: no {kind.__name__}"
+    if "rootfs" in manifest and not _DIGEST.fullmatch(str(manifest["rootfs"].get("digest"))):
+        return "field rootfs: no digest of the form sha256:<64 hexadecimal digits>"
+    epoch = manifest.get("build", {}).get("source_date_epoch", 0)
+    if not isinstance(epoch, int) or isinstance(epoch, bool) or not 0 <= epoch < 1 << 32:
+        return f"field build.source_date_epoch: found {epoch!r}; allowed: seconds since 1970, below 2^32"
+    for layer in manifest.get("layers", []):
+        if not isinstance(layer, dict) or not all(isinstance(layer.get(key), str) for key in ("name", "key")):
+            return "field layers: an entry without name and key"
     return None
 
 

@@ -2,8 +2,8 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """What a build would do, for a person, before it is started: layer by layer, why, how much and where.
 
-Pure functions over plain data. Sizes in bytes, times in seconds; both are those of the build before, so they are said
-as estimates.
+`of_build` reads store and cache, the rest are pure functions over plain data. Sizes in bytes, times in seconds; both
+are what builds before had, so they are said as estimates.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import build_layers, image_inputs, image_layers, image_references, image_report, images
+from .digests import FileDigest
+from .image_plan import Plan, Request
 from .quantities import human
 
 #: What is above the layers that are kept; every build makes it anew.
-TOP = "runtime"
+TOP = image_layers.TOP
 
 
 def layers(
@@ -99,3 +102,48 @@ def lines(
     said.append(f"  log    {log}")
     said.extend(f"  goes   {version}" for version in goes)
     return said
+
+
+def of_build(request: Request, todo: Plan, file_digest: FileDigest) -> list[str]:
+    """Return the plan of the build ``todo``. Raises OSError, ImageError."""
+    before = todo.before or {}
+    elements = image_inputs.resolve_elements(request.elements, request.elements_paths)
+    now = [(layer.name, layer.key) for layer in image_layers.keys(todo.inputs, elements, file_digest)]
+    fresh = request.lock_update or request.layers_max_mib <= 0
+    cached = set() if fresh else {layer.key for layer in image_layers.stored(request.cache_dir)}
+    rows = layers(now, _keys(before), cached, _told(request, before, now))
+    existing = [version for version in images.versions(request.store_dir, request.name) if version != todo.version]
+    needed = image_references.needed(request.store_dir, request.pins)
+    # The version that is the latest now will not be, so being it protects nothing.
+    reasons = {version: why for (name, version), why in needed.items() if name == request.name and why != "the latest"}
+    beyond = existing[: max(0, len(existing) - max(0, request.keep - 1))]
+    return lines(
+        f"image {request.name} {todo.version} would be built: {todo.reason}",
+        rows,
+        target=request.store_dir / request.name / todo.version,
+        log=request.log_path,
+        files=before.get("files", {}),
+        goes=[f"{request.name}/{version}" for version in beyond if version not in reasons],
+    )
+
+
+def _keys(manifest: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        str(layer["name"]): str(layer["key"]) for layer in manifest.get("layers", []) if {"name", "key"} <= {*layer}
+    }
+
+
+def _told(request: Request, before: Mapping[str, Any], now: Sequence[tuple[str, str]]) -> dict[str, dict[str, Any]]:
+    """Return what is known of each layer: from the latest image's build, and better from the layer in the cache."""
+    told: dict[str, dict[str, Any]] = {}
+    if before:
+        directory = request.store_dir / request.name / before["version"]
+        for row in image_report.read_object(directory / build_layers.BUILD_NAME).get("layers", []):
+            told[str(row.get("name"))] = {key: value for key, value in row.items() if value and not row.get("reused")}
+    sizes = {layer.key: layer.size_bytes for layer in image_layers.stored(request.cache_dir)}
+    for keys in (_keys(before), dict(now)):
+        for name, key in keys.items():
+            if key in sizes:
+                about = image_report.read_object(request.cache_dir / "layers" / key / image_layers.ABOUT)
+                told[name] = {**told.get(name, {}), **about, "size_bytes": sizes[key]}
+    return told

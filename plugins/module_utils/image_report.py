@@ -28,7 +28,7 @@ Part = dict[str, Any]
 _LARGEST = 25
 _SLOWEST = 12
 _BAR = 40  # characters of the longest bar
-_OPTIONAL = ("nvidia", "kubernetes", "rootfs", "lock")
+_OPTIONAL = ("nvidia", "kubernetes", "rootfs")
 
 _TARGET = re.compile(r"dib-run-parts Target: (\S+)\s*$")
 _SCRIPT = re.compile(r"dib-run-parts (\S+)\s+([0-9]+(?:\.[0-9]+)?)\s*$")
@@ -197,8 +197,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         total = max(1, report["total_bytes"])
         lines += ["## Size by layer", "", "```"]
         for name, size in report["layers"].items():
-            bar = "█" * max(1, round(size / largest * _BAR))
-            lines.append(f"{name.replace('`', '')[:24]:<24} {human(size):>8} {100 * size / total:5.1f} %  {bar}")
+            drawn = "█" * max(1, round(size / largest * _BAR))
+            lines.append(f"{name.replace('`', '')[:24]:<24} {human(size):>8} {100 * size / total:5.1f} %  {drawn}")
         lines += ["```", "", f"## The {_LARGEST} largest parts", ""]
         rows = (
             (part["name"], part["version"], part["kind"], part["layer"], human(part["bytes"]))

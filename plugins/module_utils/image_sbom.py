@@ -27,6 +27,7 @@ SPEC_VERSION = "1.6"
 #: The namespace of the serial numbers; fixed, since another one would rename every bill there is.
 _SERIALS = uuid.uuid5(uuid.NAMESPACE_URL, "https://vllmd.com/schemas/image-v1.schema.json")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Component = dict[str, Any]
 
@@ -118,7 +119,10 @@ def _packages(manifest: Mapping[str, Any]) -> list[Component]:
     # The manifest knows the image's architecture, not which packages are for every one ("all").
     qualifiers = {"arch": manifest["debian"]["architecture"], "distro": f"debian-{debian_version(manifest)}"}
     return [
-        _library("deb", name, version, package_url("deb", "debian", name.lower(), version, qualifiers))
+        {
+            **_library("deb", name, version, package_url("deb", "debian", name.lower(), version, qualifiers)),
+            **_pinned(manifest, "packages", name, version),
+        }
         for name, version in _versions(manifest, "packages")
     ]
 
@@ -126,9 +130,30 @@ def _packages(manifest: Mapping[str, Any]) -> list[Component]:
 def _wheels(manifest: Mapping[str, Any]) -> list[Component]:
     # Of the many spellings of a project's name, package URLs of this type allow one.
     return [
-        _library("pypi", name, version, package_url("pypi", "", name.lower().replace("_", "-"), version, {}))
+        {
+            **_library("pypi", name, version, package_url("pypi", "", name.lower().replace("_", "-"), version, {})),
+            **_pinned(manifest, "wheels", re.sub(r"[-_.]+", "-", name).lower(), version),
+        }
         for name, version in _versions(manifest, "wheels")
     ]
+
+
+def _pinned(manifest: Mapping[str, Any], kind: str, name: str, version: str) -> Component:
+    """Return what the manifest's pins say of a library besides: the file's hash, and of a package source and licences.
+
+    A build whose elements report no pins, or a package that the build made itself, has none of it.
+    """
+    pin = manifest.get("lock", {}).get(kind, {}).get(name)
+    if not isinstance(pin, dict) or pin.get("version") != version or not _SHA256.fullmatch(str(pin.get("sha256"))):
+        return {}
+    more: Component = {"hashes": [{"alg": "SHA-256", "content": pin["sha256"]}]}
+    licences = pin.get("licences")
+    if isinstance(licences, list) and licences:
+        # Debian's short names are no SPDX identifiers, so they are names.
+        more["licenses"] = [{"license": {"name": str(licence)}} for licence in licences]
+    if pin.get("source"):
+        more["properties"] = [{"name": "vllmd:debian:source", "value": str(pin["source"])}]
+    return more
 
 
 def _library(kind: str, name: str, version: str, url: str) -> Component:

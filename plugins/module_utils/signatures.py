@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import json
-import os
 import re
-import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from .image_manifest import MANIFEST_NAME, ImageError
+from .regular_files import read_regular
 
 try:
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
 except ImportError:
     HAS_CRYPTOGRAPHY = False
 else:
@@ -38,10 +37,8 @@ ED25519 = "ed25519"
 P256 = "ecdsa-p256-sha256"
 
 _FIELDS = {"schema_version": int, "algorithm": str, "key_id": str, "signature": str}
-_MAX_KEY_BYTES = 64 * 1024
 _MAX_SIGNATURE_BYTES = 4096
 _KEY_ID = re.compile(r"sha256:[0-9a-f]{64}")
-_PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
 
 class SignatureError(ImageError):
@@ -59,11 +56,21 @@ class Signature:
 
 @dataclass(frozen=True)
 class PublicKey:
-    """A key that signatures are accepted from; ``algorithm`` follows from its type."""
+    """A key that signatures are accepted from, between two moments; ``algorithm`` follows from its type."""
 
     key_id: str
     algorithm: str
     key: Any
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+
+    def why_not(self, now: datetime) -> str:
+        """Return why the key does not hold at the moment ``now``, or an empty string."""
+        if self.not_before and now < self.not_before:
+            return f"whose time begins on {self.not_before:%Y-%m-%d %H:%M:%S} UTC"
+        if self.not_after and now > self.not_after:
+            return f"whose time ended on {self.not_after:%Y-%m-%d %H:%M:%S} UTC"
+        return ""
 
     def accepts(self, message: bytes, signature: bytes) -> bool:
         """Tell whether ``signature`` over ``message`` was made with this key's private half."""
@@ -142,10 +149,11 @@ def _broken(where: Path, what: str) -> SignatureError:
     return SignatureError(f"signature {where} {what}; restore the file, or sign the image again on the builder")
 
 
-def check(directory: Path, manifest: bytes, trusted: Mapping[str, PublicKey]) -> str:
+def check(directory: Path, manifest: bytes, trusted: Mapping[str, PublicKey], now: datetime | None = None) -> str:
     """Return the id of the trusted key that signed ``manifest``, the bytes of the manifest in ``directory``.
 
-    Raises SignatureError when the signature is missing, damaged, by an unknown key, or over other bytes.
+    Raises SignatureError when the signature is missing, damaged, by an unknown key, by one that does not hold ``now``
+    (the clock's, by default), or over other bytes.
     """
     path = directory / SIGNATURE_NAME
     signature = read(directory)
@@ -163,6 +171,12 @@ def check(directory: Path, manifest: bytes, trusted: Mapping[str, PublicKey]) ->
         )
     if key.algorithm != signature.algorithm:
         raise _broken(path, f"says algorithm {signature.algorithm}, but key {key.key_id} is for {key.algorithm}")
+    expired = key.why_not(now or datetime.now(UTC))
+    if expired:
+        raise SignatureError(
+            f"signature {path} is by key {key.key_id}, {expired}; sign the image with a key that holds (signing_key of "
+            "module image_build), or correct the key's times or this host's clock"
+        )
     if not key.accepts(manifest, signature.value):
         raise SignatureError(
             f"signature {path} does not fit {directory / MANIFEST_NAME} (key {key.key_id}): one of the two was "
@@ -175,7 +189,7 @@ def read(directory: Path) -> Signature | None:
     """Return the signature in ``directory``, or None when there is none. Raises SignatureError."""
     path = directory / SIGNATURE_NAME
     try:
-        content = _read(path, _MAX_SIGNATURE_BYTES)
+        content = read_regular(path, _MAX_SIGNATURE_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -198,119 +212,7 @@ def why_unsigned(directory: Path, manifest: bytes, signer: Signer) -> str:
     return ""
 
 
-def load_signing_key(path: Path) -> Signer:
-    """Return the private Ed25519 key in the PEM file ``path``. Raises SignatureError, also when others may read it."""
-    _need_cryptography()
-    try:
-        content = _read(path, _MAX_KEY_BYTES, secret=True)
-        key = serialization.load_pem_private_key(content, password=None)
-    except OSError as error:
-        raise SignatureError(
-            f"cannot read signing key {path}: {error.strerror or error}; correct the path, or make a key "
-            f"(openssl genpkey -algorithm ed25519 -out {path})"
-        ) from None
-    except TypeError:
-        raise SignatureError(
-            f"signing key {path} is encrypted, and nobody is there to type its passphrase; "
-            "give a key without one, readable for its owner only"
-        ) from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise SignatureError(
-            f"signing key {path} holds no private key in PEM form; make one with openssl genpkey -algorithm ed25519"
-        ) from None
-    if not isinstance(key, ed25519.Ed25519PrivateKey):
-        raise SignatureError(f"signing key {path} is no Ed25519 key; make one with openssl genpkey -algorithm ed25519")
-    return Signer(key, _public_key(key.public_key(), str(path)))
-
-
-def load_trusted_keys(entries: Sequence[str]) -> dict[str, PublicKey]:
-    """Return the public keys of ``entries`` by their ids; an entry is PEM text or a file with it, one key or several.
-
-    Raises SignatureError; an empty list is one, because nothing would be trusted then.
-    """
-    _need_cryptography()
-    if not entries:
-        raise SignatureError("trusted_keys is empty, so no image could be used; name a public key, or leave it out")
-    keys: dict[str, PublicKey] = {}
-    for number, entry in enumerate(entries, start=1):
-        label = f"trusted key {number}"
-        text = entry
-        if "-----BEGIN" not in entry:
-            label = f"trusted key {entry!r}"
-            try:
-                text = _read(Path(entry), _MAX_KEY_BYTES).decode("ascii")
-            except OSError as error:
-                raise SignatureError(f"cannot read {label}: {error.strerror or error}; correct the path") from None
-            except ValueError:
-                raise _no_public_key(label) from None
-        blocks = list(_PEM.finditer(text))
-        if not blocks or text.count("-----BEGIN") != len(blocks):
-            raise _no_public_key(label)
-        for block in blocks:
-            key = _load_public(block, label)
-            keys[key.key_id] = key
-    return keys
-
-
-def _load_public(block: re.Match[str], label: str) -> PublicKey:
-    """Return the key of one PEM block. Raises SignatureError."""
-    if block.group(1).endswith("PRIVATE KEY"):
-        raise SignatureError(
-            f"{label} is a private key, which must not leave the builder; give its public half (openssl pkey -pubout)"
-        )
-    try:
-        return _public_key(serialization.load_pem_public_key(block.group(0).encode()), label)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise _no_public_key(label) from None
-
-
-def _no_public_key(label: str) -> SignatureError:
-    return SignatureError(f"{label} holds no public key in PEM form; make one with openssl pkey -pubout")
-
-
-def _public_key(key: Any, label: str) -> PublicKey:
-    """Return ``key`` with its id. Raises SignatureError unless it is for Ed25519 or P-256."""
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        algorithm = ED25519
-    elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
-        algorithm = P256
-    else:
-        raise SignatureError(f"{label} is neither an Ed25519 nor a P-256 key; signatures are made with one of these")
-    form = serialization.PublicFormat.SubjectPublicKeyInfo
-    der = key.public_bytes(serialization.Encoding.DER, form)
-    return PublicKey("sha256:" + hashlib.sha256(der).hexdigest(), algorithm, key)
-
-
-def _read(path: Path, max_bytes: int, secret: bool = False) -> bytes:
-    """Return the content of a small regular file. Raises OSError; SignatureError for a secret that others may read.
-
-    What is checked is what is read: permissions come from the open file.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except ValueError as error:
-        raise OSError(f"no possible path ({error})") from None
-    with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(stream.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError("not a regular file")
-        if secret and status.st_mode & 0o077:
-            raise SignatureError(
-                f"signing key {path} has permissions {stat.S_IMODE(status.st_mode):04o}, so others can use it; "
-                f"allowed: 0600 (chmod 0600 {path}); if others had access, make a new key"
-            )
-        if secret and status.st_uid not in (0, os.geteuid()):
-            raise SignatureError(
-                f"signing key {path} belongs to user id {status.st_uid}; allowed: root and the user who builds "
-                f"(chown root {path})"
-            )
-        content = stream.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise OSError(f"more than {max_bytes} bytes")
-    return content
-
-
-def _need_cryptography() -> None:
+def need_cryptography() -> None:
     """Raise SignatureError when the library is not there."""
     if not HAS_CRYPTOGRAPHY:
         raise SignatureError(

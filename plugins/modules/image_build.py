@@ -109,13 +109,37 @@ options:
     default: 8192
   keep:
     description:
-      - How many versions stay in the store, counting the new one. Versions whose files a process holds open stay too.
+      - How many versions stay in the store, counting the new one. Versions that a process holds open, a loop device is
+        attached to, or a runtime of this host names stay too.
     type: int
     default: 2
   lock_timeout:
     description: Seconds to wait while another process builds the same image.
     type: int
     default: 0
+  pinned:
+    description: Versions that stay in any case, each as C(<image name>/<version>).
+    type: list
+    elements: str
+    default: []
+  layers_max_mib:
+    description:
+      - How many MiB the cache of layers in O(cache_dir) may take; the least recently used layers go first.
+      - A build starts from the topmost layer whose inputs are its own, so that a change rebuilds only what is above.
+      - A layer holds the Debian packages of the day it was made, until O(serial) changes.
+      - V(0) keeps no layers and uses none.
+    type: int
+    default: 16384
+  lock_file:
+    description:
+      - The image's lock file on the builder. The build makes the image that it describes, from exactly the packages,
+        wheels and models that it names, or refuses and says what differs.
+      - Packages come from the downloads in O(cache_dir), or from the mirrors while they serve them.
+    type: path
+  lock_update:
+    description: Build from what the mirrors serve now, without layers, and write O(lock_file) from what came out.
+    type: bool
+    default: false
   program:
     description: The disk-image-create to run. The default is the one of the running Python's environment.
     type: path
@@ -187,6 +211,17 @@ duration_seconds:
   description: How long the module took.
   returned: success
   type: float
+lock_changes:
+  description: What changed in O(lock_file), a line for each package, wheel, model, input and output.
+  returned: with O(lock_update), when the image was built
+  type: list
+  elements: str
+  sample: ["package openssl 3.0.16-1~deb12u1 -> 3.0.17-1~deb12u2"]
+outlook:
+  description: What would be done, a line for each layer, and for time, size, place and what would be removed.
+  returned: in check mode, when an image would be built
+  type: list
+  elements: str
 cleaned:
   description: What a killed build had left and was cleaned; in check mode, what lies around.
   returned: success
@@ -210,9 +245,13 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.vllmd.platform.plugins.module_utils import (
     apt_sources,
     image_builder,
+    image_lock,
     image_manifest,
+    image_outlook,
+    image_plan,
+    image_references,
     signals,
-    signatures,
+    signing_keys,
 )
 from ansible_collections.vllmd.platform.plugins.module_utils.build_cleanup import CleanupError
 from ansible_collections.vllmd.platform.plugins.module_utils.dib import BuildError
@@ -245,13 +284,17 @@ ARGUMENTS: dict[str, Any] = {
     "min_free_mib": {"type": "int", "default": 8192},
     "keep": {"type": "int", "default": 2},
     "lock_timeout": {"type": "int", "default": 0},
+    "pinned": {"type": "list", "elements": "str", "default": []},
+    "layers_max_mib": {"type": "int", "default": 16384},
+    "lock_file": {"type": "path"},
+    "lock_update": {"type": "bool", "default": False},
     "program": {"type": "path"},
     "signing_key": {"type": "path", "no_log": False},
 }
 _ELEMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def request_of(params: dict[str, Any]) -> image_builder.Request:
+def request_of(params: dict[str, Any]) -> image_plan.Request:
     """Return the checked request. Raises ImageError for a parameter that cannot be."""
     image_manifest.check_name(params["name"])
     for element in params["elements"]:
@@ -270,12 +313,17 @@ def request_of(params: dict[str, Any]) -> image_builder.Request:
             raise image_manifest.ImageError(f"model {name}: {str(path)!r} has a space, which the elements cannot read")
     if len(models) < len(params["models"]):
         raise image_manifest.ImageError("two models have the same name; give each its own")
+    image_references.parse_pins(params["pinned"])
+    lock_path = Path(params["lock_file"]) if params["lock_file"] else None
+    if params["lock_update"] and lock_path is None:
+        raise image_manifest.ImageError("lock_update is true, but lock_file names no file to update; name one")
+    absent = lock_path is None or (params["lock_update"] and not lock_path.exists())
     found = apt_sources.mirrors(apt_sources.read_sources(), params["release"])
-    return image_builder.Request(
+    return image_plan.Request(
         name=params["name"],
         profile=params["profile"],
         release=params["release"],
-        architecture=params["architecture"] or image_builder.host_architecture(),
+        architecture=params["architecture"] or image_plan.host_architecture(),
         elements=params["elements"],
         elements_paths=[Path(path) for path in params["elements_path"]],
         environment={name: str(value) for name, value in params["environment"].items()},
@@ -291,12 +339,17 @@ def request_of(params: dict[str, Any]) -> image_builder.Request:
         min_free_mib=params["min_free_mib"],
         keep=params["keep"],
         lock_timeout=params["lock_timeout"],
-        program=Path(params["program"]) if params["program"] else image_builder.default_program(),
-        signer=signatures.load_signing_key(Path(params["signing_key"])) if params["signing_key"] else None,
+        layers_max_mib=params["layers_max_mib"],
+        lock_path=lock_path,
+        lock=None if absent or lock_path is None else image_lock.load(lock_path),
+        lock_update=params["lock_update"],
+        pins=tuple(params["pinned"]),
+        program=Path(params["program"]) if params["program"] else image_plan.default_program(),
+        signer=signing_keys.load_signing_key(Path(params["signing_key"])) if params["signing_key"] else None,
     )
 
 
-def result_of(request: image_builder.Request, todo: image_builder.Plan) -> dict[str, Any]:
+def result_of(request: image_plan.Request, todo: image_plan.Plan) -> dict[str, Any]:
     """Return what is known before anything is done."""
     labels = {label.removesuffix(" (new)").removesuffix(" (gone)") for label in todo.changed_inputs}
     old = todo.before or {"version": None, "inputs": {}}
@@ -322,21 +375,26 @@ def result_of(request: image_builder.Request, todo: image_builder.Plan) -> dict[
     }
 
 
-def work(module: AnsibleModule, request: image_builder.Request) -> dict[str, Any]:
+def work(module: AnsibleModule, request: image_plan.Request) -> dict[str, Any]:
     """Build if necessary. Returns the task's result."""
     started = time.monotonic()
     cache = DigestCache(request.cache_dir / "digests.json")
-    inputs = image_builder.collect_inputs(request, cache, image_builder.tool_versions(), missing_ok=module.check_mode)
-    todo = image_builder.plan(request, inputs)
+    inputs = image_plan.collect_inputs(request, cache, image_plan.tool_versions(), missing_ok=module.check_mode)
+    todo = image_plan.plan(request, inputs)
     result = result_of(request, todo)
     if module.check_mode:
         result.update(changed=todo.action != "none", cleaned=image_builder.leftovers(request), removed=[])
+        if todo.action == "build":
+            result["outlook"] = image_outlook.of_build(request, todo, cache.digest)
         if result["changed"]:
             result["msg"] = f"would {todo.action} image {request.name} because {todo.reason}"
     else:
         if todo.action == "build" and os.geteuid() != 0:
             raise image_manifest.ImageError("an image is built as root; run the task with become: true")
         result.update(image_builder.apply(request, todo, cache))
+        result["path"] = str(request.store_dir / request.name / result["version"])
+        if request.lock_update and request.lock_path:
+            result["lock_changes"] = image_lock.differences(request.lock, image_lock.load(request.lock_path))
         save(module, cache)
     result["duration_seconds"] = round(time.monotonic() - started, 3)
     return result

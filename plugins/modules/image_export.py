@@ -113,7 +113,7 @@ from ansible_collections.vllmd.platform.plugins.module_utils import (
     image_manifest,
     images,
     signals,
-    signatures,
+    signing_keys,
 )
 from ansible_collections.vllmd.platform.plugins.module_utils.digests import DigestCache
 from ansible_collections.vllmd.platform.plugins.module_utils.locks import LockedError
@@ -149,7 +149,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
         after = [each for each in before if each not in made]
     else:
         cache = DigestCache(Path(params["cache_dir"]) / "digests.json")
-        signer = signatures.load_signing_key(Path(params["signing_key"])) if params["signing_key"] else None
+        signer = signing_keys.load_signing_key(Path(params["signing_key"])) if params["signing_key"] else None
         manifest = image_manifest.load(directory)
         made = image_export.outdated(directory, manifest, formats, cache.digest)
         if not made and image_export.is_unsigned(directory, signer):

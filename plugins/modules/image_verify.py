@@ -47,9 +47,11 @@ options:
       - Public keys, Ed25519 or P-256, that images are accepted from. Each is PEM text, or a file on the host with it.
       - When given, a signature that is missing, damaged, by another key or over another manifest fails the task with
         one line. An empty list fails it, too.
+      - An entry may be a dictionary instead, C(key) with the above and C(not_before), C(not_after), a day or a moment
+        in UTC. A signature by that key is refused at any other time.
       - Without it signatures are not looked at.
     type: list
-    elements: str
+    elements: raw
 requirements:
   - cryptography (with O(trusted_keys))
 seealso:
@@ -95,7 +97,12 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.vllmd.platform.plugins.module_utils import image_manifest, images, signatures
+from ansible_collections.vllmd.platform.plugins.module_utils import (
+    image_manifest,
+    images,
+    signatures,
+    signing_keys,
+)
 from ansible_collections.vllmd.platform.plugins.module_utils.digests import DigestCache, digest_file
 
 
@@ -107,7 +114,7 @@ def main() -> None:
             "version": {"type": "str", "default": "latest"},
             "store_dir": {"type": "path", "default": "/var/lib/vllmd/images"},
             "cache_dir": {"type": "path"},
-            "trusted_keys": {"type": "list", "elements": "str", "no_log": False},
+            "trusted_keys": {"type": "list", "elements": "raw", "no_log": False},
         },
         supports_check_mode=True,
     )
@@ -115,7 +122,7 @@ def main() -> None:
     cache = DigestCache(Path(params["cache_dir"]) / "digests.json") if params["cache_dir"] else None
     signed: dict[str, str] = {}
     try:
-        trusted = None if params["trusted_keys"] is None else signatures.load_trusted_keys(params["trusted_keys"])
+        trusted = None if params["trusted_keys"] is None else signing_keys.load_trusted_keys(params["trusted_keys"])
         path = images.image_path(Path(params["store_dir"]), params["name"], params["version"])
         # Read once: the bytes whose signature is checked are the ones that are believed.
         content = image_manifest.read(path)

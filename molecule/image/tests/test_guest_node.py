@@ -31,7 +31,9 @@ def test_what_the_runtime_says_wins_over_the_profile(host) -> None:
 
 def test_the_console_names_the_profile() -> None:
     console = Path("/var/log/vllmd/molecule-image.log").read_text(encoding="utf-8", errors="replace")
-    assert console.index("vllmd: profile=cpu") < console.index("vllmd: engine started")
+    assert (
+        console.index("vllmd: engine started") < console.index("vllmd: profile=cpu") < console.index("vllmd: healthy")
+    )
 
 
 def test_the_cache_disk_is_mounted_and_in_use(host) -> None:
@@ -75,7 +77,7 @@ def test_monitoring_came_after_the_engine_was_healthy(host) -> None:
 
 def test_a_bundle_for_support_has_no_secret(host) -> None:
     host.check_output("rm -f /tmp/bundle.tar.gz && vllmd-diagnose --output /tmp/bundle.tar.gz")
-    bundle = host.file("/tmp/bundle.tar.gz")  # noqa: S108 -- in the guest
+    bundle = host.file("/tmp/bundle.tar.gz")
     assert (bundle.user, bundle.mode) == ("root", 0o600)
     names = {name.partition("/")[2] for name in host.check_output("tar -tzf /tmp/bundle.tar.gz").splitlines()}
     assert {"units.txt", "journal.txt", "kernel.txt", "runtime.json", "node.json", "engine-chosen.json"} <= names

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-STATE_ROOT = Path("/var/tmp/vllmd-molecule")  # noqa: S108 - a fixed name on disk: a later run must find what a broken one left
+STATE_ROOT = Path("/var/tmp/vllmd-molecule")
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 NETWORKS = 16  # 198.51.100.0/24 (TEST-NET-2, RFC 5737) cut into /28
 HOSTS_PER_NETWORK = 13  # .1 is the bridge, .15 is broadcast

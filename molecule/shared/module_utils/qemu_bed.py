@@ -37,8 +37,8 @@ STAND_INS = {
     SYSTEM_DISK: ("virtio-blk-pci,drive=system,serial=system,iommu_platform=on,disable-legacy=on",),
     NETWORK: ("virtio-net-pci,netdev=net,mac={mac},romfile=,iommu_platform=on,disable-legacy=on",),
 }
-# As in machine/setup. An emulated CPU that waits for its turn is no lockup.
-_KERNEL_PARAMETERS = "console=ttyS0 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 quiet"
+# As in machine/setup. An emulated CPU that waits for its turn is no lockup, and its clock is no worse for it.
+_KERNEL_PARAMETERS = "console=ttyS0 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 tsc=reliable quiet"
 _IOMMU = {
     "remapping": ["-device", "intel-iommu,intremap=on"],
     "no_remapping": ["-device", "intel-iommu,intremap=off"],

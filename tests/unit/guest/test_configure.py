@@ -50,6 +50,24 @@ def test_keys_are_written_only_when_delivered(configure: ModuleType, runtime: di
     assert files["/run/vllmd/ssh/authorized_keys"] == "ssh-ed25519 AAAA one\nssh-ed25519 BBBB two\n"
 
 
+@pytest.mark.parametrize(
+    ("asked", "opened"),
+    [
+        ((8000, [], False), "8000"),
+        ((8000, [], True), "8000, 9100"),
+        ((8000, ["ssh-ed25519 AAAA one"], True), "22, 8000, 9100"),
+        ((22, ["ssh-ed25519 AAAA one"], False), "22"),
+    ],
+)
+def test_only_its_own_ports_are_opened(
+    configure: ModuleType, runtime: dict[str, Any], asked: tuple[int, list[str], bool], opened: str
+) -> None:
+    runtime["api"]["port"], runtime["ssh_authorized_keys"], metrics = asked
+    runtime["monitoring"] = {"node_exporter": metrics}
+    files, _links, _hostname = configure.plan(runtime)
+    assert files["/run/vllmd/firewall.d/runtime.nft"] == f"add element inet vllmd tcp_open {{ {opened} }}\n"
+
+
 def test_environment_values_are_quoted_for_systemd(configure: ModuleType, runtime: dict[str, Any]) -> None:
     runtime["environment"] = {"TOKEN": 'a "b" $c \\ d'}
     files, _links, _hostname = configure.plan(runtime)

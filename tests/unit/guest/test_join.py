@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import stat
 import sys
 from collections.abc import Callable
@@ -213,3 +214,25 @@ def test_what_it_writes_is_for_root_alone(join: ModuleType, tmp_path: Path) -> N
     assert run(join, SECTION) == 0
     assert stat.S_IMODE(Path(join.STAMP).stat().st_mode) == 0o600
     assert TOKEN not in Path(join.STAMP).read_text()
+
+
+def test_the_section_reaches_the_joiner_readable_for_root_alone(
+    configure: ModuleType, runtime: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime["kubernetes"] = SECTION
+    with pytest.raises(configure.ConfigurationError) as caught:
+        configure.plan(runtime)
+    assert str(caught.value) == (
+        "runtime.json: kubernetes is given, but this image cannot join a cluster; "
+        "build it with element vllmd-kubernetes-node"
+    )
+    monkeypatch.setattr(configure, "JOIN", str(put(tmp_path / "join.py", "")))
+    section = tmp_path / "run/kubernetes.json"
+    monkeypatch.setattr(configure, "KUBERNETES", str(section))
+    files, _links, _hostname = configure.plan(runtime)
+    configure.write_files({str(section): files[str(section)]}, os.getgid())
+    assert json.loads(section.read_text()) == SECTION
+    assert stat.S_IMODE(section.stat().st_mode) == 0o600
+    runtime["kubernetes"] = []
+    with pytest.raises(configure.ConfigurationError, match="kubernetes is"):
+        configure.plan(runtime)

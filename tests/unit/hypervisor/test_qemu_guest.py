@@ -202,7 +202,14 @@ def test_a_signal_during_start_leaves_nothing(guest: Launcher, number: signal.Si
         process = guest.start()
         time.sleep(delay_ms / 1000)
         process.send_signal(number)
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            # CPython drops about one in 2,000 of the SIGINTs that come before it runs a line of ours; a person presses
+            # Ctrl-C once more. SIGTERM, which systemd sends, it never drops.
+            assert number == signal.SIGINT, f"after {delay_ms} ms"
+            process.send_signal(number)
+            process.wait(20)
         guest.wait_until(lambda: helpers_of(guest) == [], "end of the helper")
         if guest.run_directory.exists():  # the guest ran already: what a VMM leaves, the next command removes
             assert sorted(path.name for path in guest.run_directory.iterdir()) == ["lock", "pid"]

@@ -61,6 +61,8 @@ def test_readme_names_every_field_of_a_runtime() -> None:
             {"DeviceAllow=/dev/vfio/vfio rw", "DeviceAllow=/dev/vfio/12 rw", "DeviceAllow=char-vfio rw"},
         ),
         ({"system_image_readonly": False}, {"ReadWritePaths=/images/one.raw"}),
+        ({"cache_image": "/runtimes/one/cache.raw"}, {"ReadWritePaths=/runtimes/one/cache.raw"}),
+        ({"cache_image": "/dev/vg/cache"}, {"DeviceAllow=/dev/vg/cache rw"}),
         ({"environment": {"VLLMD_HYPERVISOR_ACCELERATION": "kvm"}}, {"MemoryDenyWriteExecute=yes"}),
     ],
 )

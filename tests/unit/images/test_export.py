@@ -9,13 +9,21 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.vllmd.platform.plugins.module_utils import image_export, image_manifest, images, oci_layout
+from ansible_collections.vllmd.platform.plugins.module_utils import (
+    build_cleanup,
+    image_export,
+    image_manifest,
+    images,
+    oci_layout,
+)
 from tests.support import modules
 
 FACTS: dict[str, Any] = {
@@ -217,6 +225,36 @@ def test_a_command_that_fails_leaves_what_was_there(store: Store, monkeypatch: p
         image_export.export(store.store, "demo", "latest", ["oci"])
     assert str(caught.value) == f"reading {store.directory}/system.raw failed: broken"
     assert store.names() == there
+    store.assert_clean()
+
+
+@root_only
+def test_a_killed_export_leaves_nothing_mounted_and_the_next_one_tidies_up(store: Store) -> None:
+    code = (
+        "import sys; from pathlib import Path;"
+        "from ansible_collections.vllmd.platform.plugins.module_utils import image_export as e;"
+        "e.tar_command = lambda epoch: ['sleep', '300'];"
+        "e.export(Path(sys.argv[1]), 'demo', 'latest', ['oci'])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(store.store)], env={**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    )
+
+    def attached() -> bool:
+        return any(str(store.root) in path for _loop, path in build_cleanup.loop_files(Path("/sys/block")))
+
+    def wait_for(state: bool) -> None:
+        deadline = time.monotonic() + 60
+        while attached() != state:
+            assert time.monotonic() < deadline, f"the loop device is {'not there' if state else 'still there'}"
+            time.sleep(0.05)
+
+    wait_for(True)
+    process.kill()
+    process.wait()
+    wait_for(False)
+    assert [path for path in (store.store / "demo").iterdir() if path.name.startswith(".")]
+    assert store.run(formats=["oci"])["changed"]
     store.assert_clean()
 
 

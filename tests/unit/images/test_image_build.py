@@ -91,7 +91,8 @@ def test_a_build_is_published_and_repeated_only_when_an_input_changes(builder: B
     assert first["changed"]
     assert first["reason"] == "no image demo is published"
     version = first["version"]
-    names = ["initrd", "kernel", "manifest.json", "report.html", "report.md", "sbom.cdx.json", "system.raw"]
+    names = ["build.json", "initrd", "kernel", "manifest.json", "report.html", "report.md", "sbom.cdx.json"]
+    names.append("system.raw")
     assert builder.tree() == [
         "demo",
         *sorted([f"demo/{version}", *(f"demo/{version}/{n}" for n in names), "demo/latest"]),
@@ -113,6 +114,9 @@ def test_a_build_is_published_and_repeated_only_when_an_input_changes(builder: B
     assert would["changed"]
     assert would["msg"] == "would build image demo because inputs changed: element demo"
     assert list(would["diff"]["before"]) == ["version", "element demo"]
+    assert would["outlook"][0] == f"image demo {would['version']} would be built: inputs changed: element demo"
+    assert "  layer runtime  built   made in every build" in would["outlook"]
+    assert f"  to     {builder.store}/demo/{would['version']}" in would["outlook"]
     assert would["version"] != version
     assert len(list((builder.store / "demo").iterdir())) == 2, "check mode writes nothing"
     second = builder.run()
@@ -149,6 +153,11 @@ def test_old_versions_go_but_not_those_in_use(builder: Builder) -> None:
     assert result["removed"] == [versions[1]]
     kept = {path.name for path in (builder.store / "demo").iterdir()}
     assert kept == {versions[0], versions[2], result["version"], "latest"}
+    pins = [f"demo/{versions[0]}"]
+    would = builder.run(check=True, serial="5", keep=1, pinned=pins)
+    assert would["outlook"][-2:] == [f"  goes   demo/{versions[2]}", f"  goes   demo/{result['version']}"]
+    assert builder.run(serial="5", keep=1, pinned=pins)["removed"] == [versions[2], result["version"]]
+    assert "write <image name>/<version>" in builder.run(serial="6", pinned=["demo"])["msg"]
 
 
 @pytest.mark.parametrize(

@@ -187,3 +187,22 @@ def test_what_is_no_package_is_told_in_one_line(field: str, value: object, found
     sentence = str(caught.value)
     assert sentence.startswith(f"the build's facts.json, field {field}: found {found}")
     assert len(sentence.splitlines()) == 1
+
+
+def test_what_the_lock_pins_is_in_the_bill() -> None:
+    package = {"version": "1:2.0.33-2+b1", "sha256": "01" * 32, "source": "acpid 1:2.0.33-2", "licences": ["GPL-2+"]}
+    pins = {
+        "packages": {"acpid": package, "base-files": {**package, "version": "another"}},
+        "wheels": {
+            "zope-interface": {"version": "1!8.0", "file": "zope.interface-8.0-py3-none-any.whl", "sha256": "02" * 32}
+        },
+    }
+    bill = image_sbom.compose(manifest(lock=pins))
+    assert_valid(bill)
+    acpid = of_kind(bill, "deb")["acpid"]
+    assert acpid["hashes"] == [{"alg": "SHA-256", "content": "01" * 32}]
+    assert acpid["licenses"] == [{"license": {"name": "GPL-2+"}}]
+    assert acpid["properties"] == [{"name": "vllmd:debian:source", "value": "acpid 1:2.0.33-2"}]
+    # A pin of another version is about another file.
+    assert "hashes" not in of_kind(bill, "deb")["base-files"]
+    assert of_kind(bill, "pypi")["zope.interface"]["hashes"] == [{"alg": "SHA-256", "content": "02" * 32}]

@@ -6,6 +6,7 @@ import base64
 import os
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.vllmd.platform.plugins.module_utils import image_manifest, images, signatures
+from ansible_collections.vllmd.platform.plugins.module_utils import (
+    image_manifest,
+    images,
+    signatures,
+    signing_keys,
+)
 from ansible_collections.vllmd.platform.plugins.module_utils.signatures import SignatureError
 
 FACTS: dict[str, Any] = {
@@ -48,8 +54,8 @@ class Operator:
         self.key = make_key(root / "images.pem")
         self.other = make_key(root / "other.pem")
         self.store = root / "store"
-        self.signer = signatures.load_signing_key(self.key)
-        self.trusted = signatures.load_trusted_keys([str(self.key.with_suffix(".pub"))])
+        self.signer = signing_keys.load_signing_key(self.key)
+        self.trusted = signing_keys.load_trusted_keys([str(self.key.with_suffix(".pub"))])
         self.first, self.second = self.publish("1"), self.publish("2")
         self.manifest = image_manifest.read(self.first)
         self.signature = (self.first / "manifest.sig").read_bytes()
@@ -120,7 +126,9 @@ def test_openssl_says_the_same(operator: Operator, tmp_path: Path) -> None:
 
 def test_a_p256_signature_made_by_openssl_is_accepted(operator: Operator, tmp_path: Path) -> None:
     key = make_key(tmp_path / "p256.pem", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
-    trusted = signatures.load_trusted_keys([key.with_suffix(".pub").read_text(), str(operator.key.with_suffix(".pub"))])
+    trusted = signing_keys.load_trusted_keys(
+        [key.with_suffix(".pub").read_text(), str(operator.key.with_suffix(".pub"))]
+    )
     key_id = next(each.key_id for each in trusted.values() if each.algorithm == signatures.P256)
     value = base64.b64encode(openssl("dgst", "-sha256", "-sign", key, operator.first / "manifest.json")).decode()
     form = '{\n  "algorithm": "%s",\n  "key_id": "%s",\n  "schema_version": 1,\n  "signature": "%s"\n}\n'
@@ -140,14 +148,14 @@ def test_an_image_without_a_signature_is_refused(operator: Operator) -> None:
 
 
 def test_an_unknown_key_is_named(operator: Operator) -> None:
-    other = signatures.load_trusted_keys([str(operator.other.with_suffix(".pub"))])
+    other = signing_keys.load_trusted_keys([str(operator.other.with_suffix(".pub"))])
     message = refusal(operator.first, other)
     assert f"is by key {operator.signer.public.key_id}, which is not trusted (trusted: {next(iter(other))})" in message
 
 
 def test_a_signature_that_claims_a_trusted_key_is_refused(operator: Operator) -> None:
     """Signed by another key, with the trusted key's id written over its own."""
-    other = signatures.load_signing_key(operator.other)
+    other = signing_keys.load_signing_key(operator.other)
     forged = signatures.Signature(signatures.ED25519, operator.signer.public.key_id, other.key.sign(operator.manifest))
     replace(operator.first / "manifest.sig", signatures.dump(forged))
     assert "does not fit" in refusal(operator.first, operator.trusted)
@@ -220,7 +228,7 @@ def refuses(shared: Operator, which: str, content: bytes) -> None:
     elif which == "signature":
         signature = content
     else:
-        key = signatures.ed25519.Ed25519PublicKey.from_public_bytes(content)
+        key = signing_keys.ed25519.Ed25519PublicKey.from_public_bytes(content)
         keys = {shared.signer.public.key_id: signatures.PublicKey("", signatures.ED25519, key)}
     with pytest.raises(SignatureError) as caught:
         found = signatures.parse(signature, shared.first / "manifest.sig")
@@ -235,14 +243,14 @@ def refuses(shared: Operator, which: str, content: bytes) -> None:
 def test_any_text_as_a_trusted_key_is_one_line(text: str) -> None:
     for entry in (text, f"-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n"):
         with pytest.raises(SignatureError) as caught:
-            signatures.load_trusted_keys([entry])
+            signing_keys.load_trusted_keys([entry])
         assert len(str(caught.value).splitlines()) == 1
 
 
 def test_several_keys_in_one_file_are_all_trusted(shared: Operator, tmp_path: Path) -> None:
     both = tmp_path / "both.pub"
     both.write_text("".join(key.with_suffix(".pub").read_text() for key in (shared.key, shared.other)))
-    assert len(signatures.load_trusted_keys([str(both)])) == 2
+    assert len(signing_keys.load_trusted_keys([str(both)])) == 2
 
 
 def test_what_is_no_trusted_key_is_told(shared: Operator, tmp_path: Path) -> None:
@@ -261,7 +269,7 @@ def test_what_is_no_trusted_key_is_told(shared: Operator, tmp_path: Path) -> Non
     ]
     for entries, sentence in cases:
         with pytest.raises(SignatureError) as caught:
-            signatures.load_trusted_keys(entries)
+            signing_keys.load_trusted_keys(entries)
         assert sentence in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
 
@@ -272,7 +280,7 @@ def test_a_signing_key_that_others_can_use_is_refused(shared: Operator, tmp_path
     shutil.copy(shared.key, key)
     key.chmod(mode)
     with pytest.raises(SignatureError) as caught:
-        signatures.load_signing_key(key)
+        signing_keys.load_signing_key(key)
     assert str(caught.value).startswith(f"signing key {key} has permissions {mode:04o}, so others can use it; allowed:")
 
 
@@ -286,7 +294,7 @@ def test_a_signing_key_of_another_user_is_refused(
     else:  # who cannot give a file away is somebody else than its owner
         monkeypatch.setattr(os, "geteuid", lambda: 65533)
     with pytest.raises(SignatureError, match=f"belongs to user id {key.stat().st_uid}; allowed: root and the user"):
-        signatures.load_signing_key(key)
+        signing_keys.load_signing_key(key)
 
 
 def test_what_is_no_signing_key_is_told(shared: Operator, tmp_path: Path) -> None:
@@ -314,14 +322,14 @@ def test_what_is_no_signing_key_is_told(shared: Operator, tmp_path: Path) -> Non
         if path.exists():
             path.chmod(0o600)
         with pytest.raises(SignatureError) as caught:
-            signatures.load_signing_key(path)
+            signing_keys.load_signing_key(path)
         assert sentences[name] in str(caught.value)
         assert str(path) in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
 
 
 def test_only_what_is_signed_already_needs_no_signature(operator: Operator) -> None:
-    other = signatures.load_signing_key(operator.other)
+    other = signing_keys.load_signing_key(operator.other)
     assert signatures.why_unsigned(operator.first, operator.manifest, operator.signer) == ""
     assert "is signed by another key (sha256:" in signatures.why_unsigned(operator.first, operator.manifest, other)
     with pytest.raises(SignatureError, match="does not fit"):
@@ -342,3 +350,52 @@ def test_signing_later_keeps_the_order_of_versions_and_reads_every_byte(operator
         images.add_signature(operator.store, "demo", operator.second.name, operator.signer.sign)
     assert not (operator.second / "manifest.sig").exists()
     assert images.leftovers(operator.store, "demo") == []
+
+
+@pytest.mark.parametrize(
+    ("times", "now", "sentence"),
+    [
+        ({"not_after": "2027-06-30"}, "2027-06-30T23:59:59", ""),
+        ({"not_after": "2027-06-30"}, "2027-07-01T00:00:00", "whose time ended on 2027-06-30 23:59:59 UTC"),
+        ({"not_after": "2027-06-30T12:00:00Z"}, "2027-06-30T12:00:01", "whose time ended on 2027-06-30 12:00:00 UTC"),
+        ({"not_before": "2027-01-01"}, "2027-01-01T00:00:00", ""),
+        ({"not_before": "2027-01-01"}, "2026-12-31T23:59:59", "whose time begins on 2027-01-01 00:00:00 UTC"),
+        ({"not_before": "2027-01-01", "not_after": "2027-06-30"}, "2027-03-01T00:00:00", ""),
+    ],
+)
+def test_a_key_holds_for_its_time_only(shared: Operator, times: dict[str, str], now: str, sentence: str) -> None:
+    trusted = signing_keys.load_trusted_keys([{"key": str(shared.key.with_suffix(".pub")), **times}])
+    moment = datetime.fromisoformat(now).replace(tzinfo=UTC)
+    if not sentence:
+        assert signatures.check(shared.first, shared.manifest, trusted, moment) in trusted
+        return
+    with pytest.raises(SignatureError, match=sentence) as refused:
+        signatures.check(shared.first, shared.manifest, trusted, moment)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ({"not_after": "2027-06-30"}, "neither PEM text, a file's path nor"),
+        ({"key": "KEY", "until": "2027-06-30"}, "neither PEM text, a file's path nor"),
+        ({"key": "KEY", "not_after": "next year"}, "not_after: found 'next year'; allowed: a day"),
+        ({"key": "KEY", "not_after": "2027-02-30"}, "not_after: found '2027-02-30'; allowed: a day"),
+        ({"key": "KEY", "not_after": 2027}, "not_after: found 2027; allowed: a day"),
+        ({"key": "KEY", "not_before": "2028-01-01", "not_after": "2027-01-01"}, "so it never holds"),
+        (17, "neither PEM text, a file's path nor"),
+    ],
+)
+def test_a_wrong_time_of_a_key_is_one_line(shared: Operator, entry: Any, sentence: str) -> None:
+    if isinstance(entry, dict) and "key" in entry:
+        entry = {**entry, "key": str(shared.key.with_suffix(".pub"))}
+    with pytest.raises(SignatureError, match=sentence) as refused:
+        signing_keys.load_trusted_keys([entry])
+    assert "\n" not in str(refused.value)
+
+
+def test_a_key_that_is_listed_twice_must_agree_with_itself(shared: Operator) -> None:
+    path = str(shared.key.with_suffix(".pub"))
+    assert len(signing_keys.load_trusted_keys([path, path])) == 1
+    with pytest.raises(SignatureError, match="listed twice with different times"):
+        signing_keys.load_trusted_keys([path, {"key": path, "not_after": "2027-06-30"}])

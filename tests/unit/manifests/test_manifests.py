@@ -238,6 +238,23 @@ def test_the_guest_reads_what_the_contract_says() -> None:
     assert guest_config.runtime_json(load_runtime(SEED, "runtime.yaml"))["model"]["path"] is None
 
 
+def test_the_guest_is_told_only_what_differs() -> None:
+    plain = guest_config.runtime_json(load_runtime(CPU, "runtime.yaml"))
+    assert not {"profile", "storage", "monitoring"} & plain.keys()
+    more = """\
+spec:
+  profile: nvidia-a10
+  storage: {cache: {device: /dev/vg/cache, format: true, required: true}}
+  monitoring: {node_exporter: false}
+"""
+    runtime = load_runtime(CPU.replace("spec:\n", more, 1), "runtime.yaml")
+    assert runtime["spec"]["storage"]["cache"]["size_mib"] == 0
+    guest = guest_config.runtime_json(runtime)
+    assert guest["profile"] == "nvidia-a10"
+    assert guest["storage"] == {"cache": {"format": True, "required": True}}
+    assert guest["monitoring"] == {"node_exporter": False}
+
+
 def test_a_private_key_is_no_authorized_key() -> None:
     key = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n"
     with pytest.raises(guest_config.ConfigError, match="no OpenSSH public key"):

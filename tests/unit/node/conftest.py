@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 
 from vllmd_node import GIB, hardware, model, profiles
 
+#: A busy machine takes its time to make up inputs and to try them.
+calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 ELEMENT = Path(__file__).resolve().parents[3] / "image-elements/vllmd-runtime"
 
 

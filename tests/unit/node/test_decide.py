@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vllmd_node import GIB, MIB, decide, fit, hardware, model, options, profiles
 
-from .conftest import bf16, gpus
+from .conftest import bf16, calm, gpus
 
 LLAMA_8B = bf16(
     8_030_261_248, layers=32, heads=32, kv_heads=8, head_dim=128, hidden=4096, intermediate=14336, vocabulary=128256,
@@ -168,6 +168,10 @@ def test_the_unknown_is_left_to_vllm(shipped: Profiles) -> None:
     ):
         assert "max-model-len" not in decision.options
         assert any("is left to vLLM" in reason for reason in decision.reasons)
+    spread = run(
+        shipped, DEEPSEEK_R1, H100, 8, tensor_parallel_size=1, data_parallel_size=8, enable_expert_parallel=True
+    )
+    assert spread.reasons == ["whether the model fits is left to vLLM: enable-expert-parallel changes the sum"]
     assert run(shipped, None, H100, 3).options["tensor-parallel-size"] == 2
     assert "max-model-len" not in run(shipped, replace(LLAMA_8B, positions=0), A10).options
     assert run(shipped, LLAMA_8B, A10, max_model_len="auto").options["max-model-len"] == "auto"
@@ -286,6 +290,7 @@ NAMES = ["max-model-len", "tensor-parallel-size", "gpu-memory-utilization", "kv-
 NAMES += ["max-num-seqs", "max-num-batched-tokens", "kv-cache-dtype", "cpu-offload-gb", "pipeline-parallel-size"]
 
 
+@calm
 @given(
     what=SHAPES,
     pci_id=st.sampled_from(["", A10, A100_40, H100, B200, "10de:ffff"]),
@@ -308,6 +313,7 @@ def test_any_model_on_any_machine_gives_options_or_a_sentence(
         assert 0 < length < what.positions
 
 
+@calm
 @given(what=SHAPES, tensor=st.integers(1, 16), room=st.integers(0, 10**12))
 def test_the_longest_sequence_is_the_longest(what: model.Model, tensor: int, room: int) -> None:
     load = fit.load_of(what, fit.Split(tensor), "BF16")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.support import trees
 from vllmd_node import hardware
 
-from .conftest import write_sysfs
+from .conftest import calm, write_sysfs
 
 HOSTS = Path(__file__).resolve().parents[1] / "data/hosts"
 NUMA = "Node 0 MemTotal:        4096 kB\nNode 0 MemFree:         1024 kB\n"
@@ -75,7 +75,7 @@ def test_a_machine_that_says_nothing(tmp_path: Path) -> None:
     assert machine.summary == "1 CPU, 0.0 GiB, no GPU"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(calm, max_examples=200)
 @given(text=st.text(alphabet=st.sampled_from("0x19afkB: \n,-Node MemTotalflags10de"), max_size=200))
 def test_any_text_in_any_file_is_survived(text: str) -> None:
     with tempfile.TemporaryDirectory() as name:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vllmd_node import model
 
-from .conftest import write_safetensors
+from .conftest import calm, write_safetensors
 
 SMOLLM2 = {
     "architectures": ["LlamaForCausalLM"],
@@ -146,7 +146,7 @@ FIELDS = [
 ]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(calm, max_examples=500)
 @given(config=st.dictionaries(st.sampled_from(FIELDS), VALUES))
 def test_any_config_gives_a_model(config: dict[str, Any]) -> None:
     found = model.from_config(config, {"BF16": 2})
@@ -155,7 +155,7 @@ def test_any_config_gives_a_model(config: dict[str, Any]) -> None:
     assert found.bytes_as("F32") in (2, 4)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(calm, max_examples=300)
 @given(header=st.binary(max_size=40) | VALUES.map(lambda value: json.dumps(value).encode()), data=st.binary(max_size=8))
 def test_any_file_gives_weights_or_words(header: bytes, data: bytes) -> None:
     with tempfile.NamedTemporaryFile() as file:

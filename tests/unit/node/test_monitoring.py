@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from vllmd_node import diagnose, nvml, redact
 
-from .conftest import ELEMENT
+from .conftest import ELEMENT, calm
 
 SECRET = "correct horse/battery$staple"
 
@@ -147,6 +147,7 @@ def test_an_environment_shows_what_is_known_to_be_open() -> None:
     assert redact.secrets_of({"A": "short", "B": "longer secret", "HOME": "/long/enough"}) == ["longer secret"]
 
 
+@calm
 @given(secret=st.text(min_size=6, max_size=40), before=st.text(max_size=20), after=st.text(max_size=20))
 def test_a_value_of_the_environment_is_hidden_wherever_it_turns_up(secret: str, before: str, after: str) -> None:
     shown = redact.text(before + secret + after, [secret])
@@ -154,6 +155,7 @@ def test_a_value_of_the_environment_is_hidden_wherever_it_turns_up(secret: str, 
         assert secret not in shown.replace(redact.HIDDEN, "")
 
 
+@calm
 @given(content=st.text(max_size=300))
 def test_any_text_is_survived_and_stays_hidden(content: str) -> None:
     once = redact.text(content)

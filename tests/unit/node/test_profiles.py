@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from vllmd_node import profiles
 
-from .conftest import ELEMENT
+from .conftest import ELEMENT, calm
 
 GOOD = {
     "schema_version": 1,
@@ -127,6 +127,7 @@ ANY = st.recursive(
 )
 
 
+@calm
 @given(field=st.sampled_from([*GOOD, "environment", "swap_gib", "sources", "tensor_parallel"]), value=ANY)
 def test_any_value_is_taken_or_refused_in_words(field: str, value: Any) -> None:
     try:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vllmd_node import storage
+
+from .conftest import calm
 
 MIB = 1024 * 1024
 Disks = Callable[..., tuple[str, str]]
@@ -88,7 +90,7 @@ def test_errors_in_the_file_system_are_seen(disks: Disks) -> None:
     assert found.has_errors
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(calm, max_examples=100)
 @given(content=st.binary(max_size=3000))
 def test_any_disk_has_a_state(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "disk"

@@ -92,7 +92,9 @@ def check(section):
     ports = {}
     for field in ("open_tcp", "open_udp"):
         ports[field] = section.get(field, [])
-        if not isinstance(ports[field], list) or not all(type(p) is int and 0 < p < 65536 for p in ports[field]):
+        if not isinstance(ports[field], list) or not all(
+            isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536 for port in ports[field]
+        ):
             raise wrong(field, "a list of ports, 1 to 65535")
     return {
         "api_endpoint": section["api_endpoint"],

@@ -19,8 +19,12 @@ RUN = "/run/vllmd"
 LIBRARY = "/usr/lib/vllmd"
 METRICS = "/run/vllmd/metrics"
 MONITORING = "/run/vllmd/monitoring"
+JOIN = "/usr/lib/vllmd/join.py"  # of element vllmd-kubernetes-node
+KUBERNETES = "/run/vllmd/kubernetes.json"
 NETWORK_FILE = "/run/systemd/network/10-vllmd.network"
 CACHE = "/var/lib/vllmd/cache"
+SSH_PORT = 22
+NODE_EXPORTER_PORT = 9100
 KNOWN_DISKS = 2  # system and config image
 
 LABEL = b"CIDATA"
@@ -47,9 +51,11 @@ FIELDS = (
     "ssh_authorized_keys",
     "network",
 )
-OPTIONAL = ("profile", "storage", "monitoring")
+OPTIONAL = ("profile", "storage", "monitoring", "kubernetes")
 NETWORK_HEAD = """[Match]
 Type=ether
+# Cards only, not the cables of containers or tunnels.
+Kind=!*
 
 [Link]
 RequiredForOnline=no
@@ -255,6 +261,11 @@ def network_files(network):
     return text, "".join(f"nameserver {server}\n" for server in servers)
 
 
+def open_ports(ports):
+    """Return the rule that opens these TCP ports in the packet filter."""
+    return f"add element inet vllmd tcp_open {{ {', '.join(map(str, sorted(set(ports))))} }}\n"
+
+
 def plan(runtime, caches=()):
     """Check the whole document; return ({path: content}, {symlink: target}, host name).
 
@@ -275,8 +286,18 @@ def plan(runtime, caches=()):
         f"{RUN}/hosts": f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {hostname}\n",
         NETWORK_FILE: networkd,
     }
+    ports = [runtime["api"]["port"]]
     if switches(runtime, "monitoring", ("node_exporter",)).get("node_exporter", True):
         files[MONITORING] = ""
+        ports.append(NODE_EXPORTER_PORT)
+    if "kubernetes" in runtime:
+        if not os.path.isfile(JOIN):
+            raise ConfigurationError(
+                "runtime.json: kubernetes is given, but this image cannot join a cluster; "
+                "build it with element vllmd-kubernetes-node"
+            )
+        # join.py checks it, and says what is wrong without the token in it.
+        files[KUBERNETES] = json.dumps(typed(runtime["kubernetes"], dict, "kubernetes")) + "\n"
     links = {}
     if resolv is None:
         files[f"{RUN}/dhcp"] = ""
@@ -287,6 +308,8 @@ def plan(runtime, caches=()):
     if keys:
         text = "".join(one_line(key, "ssh_authorized_keys") + "\n" for key in keys)
         files[f"{RUN}/ssh/authorized_keys"] = text
+        ports.append(SSH_PORT)
+    files[f"{RUN}/firewall.d/runtime.nft"] = open_ports(ports)
     return files, links, hostname
 
 
@@ -331,7 +354,7 @@ def write_files(files, engine_group):
         if path.startswith(f"{RUN}/engine."):
             os.chown(path, 0, engine_group)
             os.chmod(path, 0o640)
-        elif not path.endswith("authorized_keys"):
+        elif path != KUBERNETES and not path.endswith("authorized_keys"):
             os.chmod(path, 0o644)
 
 

@@ -19,6 +19,8 @@ _DEFAULT_UTILIZATION = 0.92  # vLLM's own, config/cache.py
 _DEFAULT_BATCH, _DEFAULT_SEQUENCES = 2048, 256  # vLLM's own for a server, engine/arg_utils.py
 _CPU_SEQUENCES = 128
 _BEYOND_THIS_MACHINE = ("nnodes", "data-parallel-address", "data-parallel-size-local")
+#: Options that spread or change the model in ways that the sum does not know.
+_BEYOND_THE_SUM = ("enable-expert-parallel", "decode-context-parallel-size", "hf-overrides")
 _SMALLEST = 512  # tokens; a shorter context is not worth starting
 
 
@@ -105,9 +107,14 @@ def _on_gpus(case: _Case) -> None:
     if split.tensor > 1 and "tensor-parallel-size" not in explicit:
         decision.options["tensor-parallel-size"] = split.tensor
     memory = min(memory_bytes(case.profile, gpu.pci_id) for gpu in case.hardware.gpus) if case.profile else 0
-    quantized_on_load = model is not None and "quantization" in explicit and not model.quantized
-    if not memory or model is None or not model.stored_bytes or quantized_on_load:
-        decision.reasons.append(f"whether the model fits is left to vLLM: {_unknown(memory, model)}")
+    if not memory or model is None or not model.stored_bytes:
+        decision.reasons.append(f"whether the model fits is left to vLLM: {_unknown(model)}")
+        return
+    beyond = [name for name in _BEYOND_THE_SUM if name in explicit]
+    if "quantization" in explicit and not model.quantized:
+        beyond.append("quantization")  # of plain weights, while they are loaded
+    if beyond:
+        decision.reasons.append(f"whether the model fits is left to vLLM: {beyond[0]} changes the sum")
         return
     utilization = options.fraction(decision.options.get("gpu-memory-utilization")) or _DEFAULT_UTILIZATION
     budget = int(memory * utilization)
@@ -225,7 +232,7 @@ def _on_cpu(case: _Case) -> None:
         decision.reasons.append("dtype float32: this CPU has no bfloat16 arithmetic (AVX512_BF16, AMX)")
     available = hardware.memory_available_bytes
     if model is None or not model.stored_bytes or not available:
-        decision.reasons.append(f"whether the model fits is left to vLLM: {_unknown(1, model)}")
+        decision.reasons.append(f"whether the model fits is left to vLLM: {_unknown(model)}")
         return
     # One process holds all of it; its activations are part of the measured overhead.
     load = replace(case.load(model, Split()), activations=0)
@@ -288,7 +295,6 @@ def _given_cache(case: _Case) -> int | None:
     return options.whole(case.explicit.get("kv-cache-memory-bytes"))
 
 
-def _unknown(memory: int, model: Model | None) -> str:
-    if model is None or not model.stored_bytes:
-        return "the model's size is not known here"
-    return "it is quantised while it is loaded" if memory else "no profile knows these GPUs"
+def _unknown(model: Model | None) -> str:
+    known = model is not None and model.stored_bytes
+    return "no profile knows these GPUs" if known else "the model's size is not known here"
