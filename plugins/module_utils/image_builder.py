@@ -148,8 +148,7 @@ def _locked(request: Request, work: BuildLayers, cache: DigestCache) -> dict[str
     if not work.whole:
         packages = request.work_dir / "packages"
         mirrors = [mirror for mirror in (request.mirror, request.security_mirror) if mirror]
-        downloads = request.cache_dir / "dib/apt/debian"
-        locked_packages.repository(request.lock["packages"], downloads, mirrors, packages, cache)
+        locked_packages.repository(request.lock["packages"], _downloads(request), mirrors, packages, cache)
         environment["DIB_VLLMD_PACKAGES"] = str(packages)
     return environment
 
@@ -170,7 +169,13 @@ def _keep_lock(
     return inputs
 
 
+def _downloads(request: Request) -> Path:
+    return request.cache_dir / "dib/apt/debian"
+
+
 def _run(request: Request, partial: Path, environment: dict[str, str]) -> None:
+    own = request.work_dir / "downloads"
+    locked_packages.lend(_downloads(request), own)
     build = dib.Build(
         program=request.program,
         elements=request.elements,
@@ -180,9 +185,12 @@ def _run(request: Request, partial: Path, environment: dict[str, str]) -> None:
         temporary_directory=request.work_dir / "tmp",
         cache_directory=request.cache_dir / "dib",
         log_path=request.log_path,
-        environment=environment,
+        environment={**environment, "DIB_VLLMD_DOWNLOADS": str(own)},
     )
-    dib.run(build, os.environ)
+    try:
+        dib.run(build, os.environ)
+    finally:
+        locked_packages.give_back(own, _downloads(request))
 
 
 def check_unchanged(request: Request, todo: Plan, cache: DigestCache) -> None:

@@ -30,6 +30,26 @@ def cached_name(name: str, version: str, architecture: str) -> str:
     return f"{name}_{version.replace(':', '%3a')}_{architecture}.deb"
 
 
+def lend(shared: Path, own: Path) -> None:
+    """Fill the directory ``own`` of one build with the packages in ``shared``, as links where that is possible.
+
+    apt locks the directory that it downloads to, so two builds at the same time cannot use one. Raises OSError.
+    """
+    atomic.make_directory(own)
+    for file in shared.glob("*.deb"):
+        _link(file, own / file.name)
+
+
+def give_back(own: Path, shared: Path) -> None:
+    """Put what the build downloaded besides into ``shared``. Raises OSError."""
+    atomic.make_directory(shared)
+    for file in own.glob("*.deb"):
+        if not (shared / file.name).exists():
+            partial = atomic.sibling(shared / file.name)
+            _link(file, partial)
+            partial.replace(shared / file.name)
+
+
 def repository(
     packages: Mapping[str, Mapping[str, Any]],
     downloads: Path,

@@ -9,6 +9,8 @@ Real builds through playbooks/generate.yml, each into a store of its own below D
   layers    the same inputs from the topmost layer of `cold`: must be identical, byte for byte
   runtime   one file of element vllmd-runtime changed: another manifest, from the layer `engine`, under 40 % of `cold`
   again     from nothing, in another build directory, keeping no layers: must be identical, byte for byte
+  lock      a lock file made, from nothing: the same system image, kernel and initrd as `cold`
+  locked    by that lock file, from nothing and with no mirror: must be identical to `lock`, byte for byte
   engine    one script of element vllmd-vllm changed: another manifest, from the layer below
 
 Downloads (wheels, models, packages) are those of --cache; its layers are not used. Needs root and about 12 GB.
@@ -29,9 +31,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-STEPS = ("cold", "layers", "runtime", "again", "engine")
+STEPS = ("cold", "layers", "runtime", "again", "lock", "locked", "engine")
 MOST_OF_COLD = 0.40
-FILES = ("system.raw", "kernel", "initrd", "manifest.json", "sbom.cdx.json")
+IMAGE_FILES = ("system.raw", "kernel", "initrd")
+FILES = (*IMAGE_FILES, "manifest.json", "sbom.cdx.json")
+#: Nothing answers there (port 9, discard), so a build that gets by with it needs no mirror.
+NOWHERE = "http://127.0.0.1:9/debian"
 
 
 class Failed(Exception):
@@ -64,6 +69,7 @@ class Builds:
             "runtime_assembler_build_dir": str(self.work / step / "build"),
             "runtime_assembler_log_dir": str(log),
             "runtime_assembler_cache_dir": str(self.cache()),
+            "runtime_assembler_layers_max_mib": 16384,
             **variables,
         }
         command = [*self.slot, "ansible-playbook", "-i", "inventories/local", "playbooks/generate.yml"]
@@ -96,7 +102,7 @@ class Builds:
         return str(copy)
 
 
-def must_be_identical(one: Path, two: Path) -> None:
+def must_be_identical(one: Path, two: Path, names: tuple[str, ...] = FILES) -> None:
     """Raise Failed unless the two versions have the same bytes; say where they differ."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts/compare-images"), str(one), str(two)],
@@ -107,7 +113,7 @@ def must_be_identical(one: Path, two: Path) -> None:
     print(done.stdout, end="", flush=True)
     if done.returncode != 0:
         raise Failed(f"{one} and {two} are not identical {done.stderr}")
-    for name in FILES:
+    for name in names:
         if (one / name).read_bytes() != (two / name).read_bytes():
             raise Failed(f"{one / name} and {two / name} differ")
 
@@ -145,6 +151,15 @@ def prove(builds: Builds, only: list[str]) -> None:
             raise Failed(f"runtime: {share:.0%} of the cold build, expected under {MOST_OF_COLD:.0%}")
     if "again" in only:
         must_be_identical(cold, builds.build("again", runtime_assembler_layers_max_mib=0))
+    path = str(builds.work / "image.lock")
+    if "lock" in only:
+        made = builds.build("lock", runtime_assembler_lock_file=path, runtime_assembler_lock_update=True)
+        must_be_identical(cold, made, IMAGE_FILES)
+    if "locked" in only:
+        made = (builds.work / "lock/images/vllmd-cpu/latest").resolve()
+        nowhere = {"runtime_assembler_mirror": NOWHERE, "runtime_assembler_security_mirror": NOWHERE}
+        settings = {"runtime_assembler_lock_file": path, "runtime_assembler_layers_max_mib": 0, **nowhere}
+        must_be_identical(made, builds.build("locked", **settings))
     if "engine" in only:
         elements = builds.changed_element("engine", "vllmd-vllm", "install.d/60-vllmd-vllm")
         builds.build("engine", runtime_assembler_elements_path=[elements])

@@ -17,6 +17,12 @@ export PYTHONDONTWRITEBYTECODE=1
 # Nothing in the image is newer than this (seconds since 1970). Empty: the date of its newest Debian package.
 export DIB_VLLMD_SOURCE_DATE_EPOCH=${DIB_VLLMD_SOURCE_DATE_EPOCH:-}
 
+# Downloaded packages of this build alone: apt locks the directory, so builds at the same time must not share one. Empty: dib's own cache.
+export DIB_VLLMD_DOWNLOADS=${DIB_VLLMD_DOWNLOADS:-}
+if [ -n "${DIB_VLLMD_DOWNLOADS}" ]; then
+    export DIB_APT_LOCAL_CACHE=0
+fi
+
 # A flat repository with the packages of a lock file. Empty: what the mirrors serve.
 export DIB_VLLMD_PACKAGES=${DIB_VLLMD_PACKAGES:-}
 
