@@ -40,7 +40,7 @@ def gpus(root: Path) -> list[dict[str, str]]:
         for path in sorted(directory.iterdir()):
             text = (path / "information").read_text(encoding="utf-8", errors="replace")
             fields = {
-                name.strip(): value.strip() for name, _, value in (row.partition(":") for row in text.splitlines())
+                name.strip(): value.strip() for name, separator, value in (row.partition(":") for row in text.splitlines())
             }
             if not re.fullmatch(r"\d+", fields.get("Device Minor", "")):
                 raise CdiError(
