@@ -1,4 +1,4 @@
-"""Import what a CUDA engine imports when it serves, and make a launcher with the image's compiler; needs no GPU.
+"""Import what a CUDA engine imports when it serves, compile a kernel and a launcher as Triton does; needs no GPU.
 
 Fails the build when a wheel that was left out of the lock, or a file that was taken out of a wheel, is missed.
 """
@@ -69,11 +69,51 @@ def launcher() -> None:
         raise TypeError("Triton's launcher has no function launch")
 
 
+def kernel() -> None:
+    """Compile a kernel for an H100, from Python through LLVM and ptxas to what the GPU would load."""
+    import triton  # noqa: PLC0415
+    import triton.language as tl  # noqa: PLC0415
+    from triton.backends.compiler import GPUTarget  # noqa: PLC0415
+    from triton.compiler import ASTSource  # noqa: PLC0415
+
+    globals()["tl"] = tl  # a kernel sees its module's names
+
+    @triton.jit
+    def add(x, y, n, BLOCK: tl.constexpr):
+        offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+        mask = offsets < n
+        tl.store(y + offsets, tl.load(x + offsets, mask=mask) + 1.0, mask=mask)
+
+    signature = {"x": "*fp32", "y": "*fp32", "n": "i32", "BLOCK": "constexpr"}
+    source = ASTSource(fn=add, signature=signature, constexprs={"BLOCK": 128})
+    made = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+    if not made.asm["cubin"].startswith(b"\x7fELF"):
+        raise TypeError("Triton made no code for the GPU")
+
+
+def pretend_cuda() -> None:
+    """Tell vLLM that this is a machine with an H100, which it would ask a GPU that no builder has."""
+    from vllm import platforms  # noqa: PLC0415 - importing it is what is tried here
+    from vllm.platforms import cuda, interface  # noqa: PLC0415
+
+    class Pretended(cuda.NonNvmlCudaPlatform):
+        @classmethod
+        def get_device_capability(cls, device_id: int = 0) -> interface.DeviceCapability:  # noqa: ARG003 - vLLM's
+            return interface.DeviceCapability(9, 0)
+
+        @classmethod
+        def get_device_name(cls, device_id: int = 0) -> str:
+            return f"NVIDIA H100 {device_id}"
+
+    platforms._current_platform = Pretended()
+
+
 def main() -> int:
     """Import and compile; return the exit status."""
     with tempfile.TemporaryDirectory() as directory:
         os.environ.update(CC="/usr/lib/vllmd/cc", TRITON_HOME=directory, VLLM_NO_USAGE_STATS="1", HOME=directory)
         failed = []
+        pretend_cuda()
         for name in MODULES:
             try:
                 importlib.import_module(name)
@@ -82,8 +122,9 @@ def main() -> int:
         if failed:
             print(f"vllmd-vllm: the engine cannot import {'; '.join(failed)}", file=sys.stderr)
             return 1
+        kernel()
         launcher()
-    print(f"vllmd-vllm: {len(MODULES)} modules imported, a launcher compiled")
+    print(f"vllmd-vllm: {len(MODULES)} modules imported, a kernel and its launcher compiled")
     return 0
 
 

@@ -41,7 +41,7 @@ def test_package_is_installed(image: Host, package: str) -> None:
     ("program", "why"),
     [
         ("gcc", "nothing is compiled in a guest"),
-        ("cc", "nothing is compiled in a guest"),
+        ("g++", "nothing is compiled in a guest"),
         ("ld", "nothing is linked in a guest"),
         ("as", "nothing is assembled in a guest"),
         ("make", "nothing is built in a guest"),

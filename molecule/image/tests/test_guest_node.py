@@ -31,7 +31,9 @@ def test_what_the_runtime_says_wins_over_the_profile(host) -> None:
 
 def test_the_console_names_the_profile() -> None:
     console = Path("/var/log/vllmd/molecule-image.log").read_text(encoding="utf-8", errors="replace")
-    assert console.index("vllmd: profile=cpu") < console.index("vllmd: engine started")
+    assert (
+        console.index("vllmd: engine started") < console.index("vllmd: profile=cpu") < console.index("vllmd: healthy")
+    )
 
 
 def test_the_cache_disk_is_mounted_and_in_use(host) -> None:

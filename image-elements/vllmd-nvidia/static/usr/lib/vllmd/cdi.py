@@ -39,9 +39,8 @@ def gpus(root: Path) -> list[dict[str, str]]:
     try:
         for path in sorted(directory.iterdir()):
             text = (path / "information").read_text(encoding="utf-8", errors="replace")
-            fields = {
-                name.strip(): value.strip() for name, _, value in (row.partition(":") for row in text.splitlines())
-            }
+            rows = (row.split(":", 1) for row in text.splitlines() if ":" in row)
+            fields = {name.strip(): value.strip() for name, value in rows}
             if not re.fullmatch(r"\d+", fields.get("Device Minor", "")):
                 raise CdiError(
                     f"{path}/information has no line 'Device Minor: NUMBER'; is the driver of the image's release?"

@@ -89,9 +89,9 @@ def main() -> None:
         seconds = f"{ROUTE_TIMEOUT_SECONDS:.0f}"
         print(f"vllmd: FAILED: no network route after {seconds} s; the model comes from the network", flush=True)
         sys.exit(1)
-    config = choose()
     print("vllmd: engine started", flush=True)
-    sys.argv = ["vllm", "--config", config]
+    # What this imports vLLM imports as well, so it costs little more than its own work.
+    sys.argv = ["vllm", "--config", choose()]
     if "OMP_NUM_THREADS" not in os.environ:
         # Without it vLLM serves on one thread when its worker is not a process of its own.
         os.environ["OMP_NUM_THREADS"] = str(len(os.sched_getaffinity(0)))

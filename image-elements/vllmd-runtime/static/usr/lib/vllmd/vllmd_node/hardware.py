@@ -125,7 +125,7 @@ def _driver(root: str) -> str:
 
 def _flags(cpuinfo: str) -> list[str]:
     for line in cpuinfo.splitlines():
-        name, _, value = line.partition(":")
+        name, value = (*line.split(":", 1), "")[:2]
         if name.strip() in ("flags", "Features"):
             return value.split()
     return []
@@ -135,7 +135,7 @@ def _table(text: str) -> dict[str, int]:
     """Return the lines ``Name: 123 kB`` as bytes by name."""
     found = {}
     for line in text.splitlines():
-        name, _, value = line.partition(":")
+        name, value = (*line.split(":", 1), "")[:2]
         parts = value.split()
         if parts and parts[0].isdecimal():
             found[name.strip()] = int(parts[0]) * (1024 if parts[1:] == ["kB"] else 1)
@@ -146,7 +146,7 @@ def _cpu_list(text: str) -> list[int]:
     """Return the numbers of a list like ``0-3,8`` (Documentation/admin-guide/cputopology.rst)."""
     numbers: list[int] = []
     for part in text.strip().split(","):
-        first, _, last = part.partition("-")
+        first, last = (*part.split("-", 1), "")[:2]
         if first.isdecimal() and (last or first).isdecimal() and int(last or first) - int(first) < 65536:
             numbers.extend(range(int(first), int(last or first) + 1))
     return numbers

@@ -146,7 +146,7 @@ def _check_engine(engine: dict[str, Any], where: str) -> None:
 def _check_device(device: Any, where: str) -> None:
     if not isinstance(device, dict) or set(device) != set(_DEVICE_FIELDS):
         raise ProfileError(f"{where} is {_shown(device)}; it has to have exactly {', '.join(_DEVICE_FIELDS)}")
-    vendor, _, number = device["pci"].partition(":") if isinstance(device["pci"], str) else ("", "", "")
+    vendor, number = (*device["pci"].split(":", 1), "")[:2] if isinstance(device["pci"], str) else ("", "")
     hexadecimal = frozenset("0123456789abcdef")
     if not (len(vendor) == len(number) == 4 and hexadecimal.issuperset(vendor + number)):
         raise ProfileError(f"{where}.pci is {_shown(device['pci'])}; it has to be vendor:device such as 10de:2236")
