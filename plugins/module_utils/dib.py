@@ -86,7 +86,7 @@ def environment(build: Build, base: Mapping[str, str]) -> dict[str, str]:
         "DIB_NO_TMPFS": "1",
         # Given any, dib does not add up the tree, whose size the elements find out themselves (vllmd-make-ext4).
         "DIB_IMAGE_SIZE": "1",
-        # dib syncs every disk of the builder when it unmounts. What a build leaves becomes durable when it is published,
+        # dib syncs every disk of the builder when it unmounts. A build becomes durable when it is published,
         # and the tree never has to be: for bash, sync is this function.
         "BASH_FUNC_sync%%": "() { :; }",
         "DIB_IMAGE_CACHE": str(build.cache_directory),
