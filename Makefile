@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help run stop status image lock-image gc clean distclean test lint sanity unit molecule bench collection lock
+.PHONY: help run precheck stop status image lock-image gc clean distclean test lint sanity unit molecule bench collection lock
 
 INVENTORY ?= inventories/local
 PROFILE ?= cpu
@@ -44,10 +44,7 @@ clean: ## remove what `make run` made: runtimes, images, launcher, units; caches
 	@scripts/play playbooks/teardown.yml -i $(INVENTORY) $(ARGS)
 	@rm -rf build .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-distgc: ## remove old images and caches that nothing needs; ARGS="--check --diff" says what and how much
-	@scripts/play playbooks/gc.yml -i $(INVENTORY) $(ARGS)
-
-clean: ## clean, and after asking remove caches and the Python environment too (YES=1 does not ask)
+distclean: ## clean, and after asking remove caches and the Python environment too (YES=1 does not ask)
 	@scripts/distclean
 
 test: ## everything: lint, sanity, unit tests, molecule scenarios
