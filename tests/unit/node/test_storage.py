@@ -153,7 +153,7 @@ def test_a_full_disk_still_serves_its_models(
     monkeypatch.setattr(storage, "_SMALLEST_FREE", 2**62)
     environment = storage.attach(storage.Disk("/dev/vdc", storage.READY), {}, os.getuid(), str(tmp_path))
     assert list(environment) == ["HF_HOME"]
-    assert "it is full" in capsys.readouterr().out
+    assert "too little room" in capsys.readouterr().out
 
 
 def test_a_disk_that_cannot_be_mounted_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

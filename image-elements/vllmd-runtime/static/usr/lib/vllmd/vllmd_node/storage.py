@@ -142,7 +142,8 @@ def _use(target: str, owner: int) -> dict[str, str]:
     if free < _SMALLEST_FREE:
         size = space.f_blocks * space.f_frsize
         print(
-            f"vllmd: cache disk: it is full ({free >> 20} MiB free of {size >> 20} MiB): models on it are used, "
+            f"vllmd: cache disk: too little room ({free >> 20} of {size >> 20} MiB free, {_SMALLEST_FREE >> 20} MiB "
+            "needed): models on it are used, "
             "compiled code is kept in memory; make it larger or delete models from it",
             flush=True,
         )
