@@ -40,7 +40,6 @@ options:
     choices: [kernel, grub]
     default: kernel
   cmdline: {description: Kernel command line for O(boot=kernel)., type: str, default: ''}
-  cpus: {description: Virtual CPUs., type: int, default: 2}
   memory_mib: {description: Memory., type: int, default: 1024}
   timeout: {description: Seconds until ssh must answer., type: int, default: 240}
 """
@@ -53,6 +52,7 @@ seconds: {description: Time from the machine's start to ssh answering., type: fl
 
 TUNSETIFF = 0x400454CA  # linux/if_tun.h
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+PANIC = "Kernel panic"
 ANSWER_SECONDS = 3.0  # what an emulated sshd may take for its greeting
 
 
@@ -105,7 +105,6 @@ def start(params: dict, state: Path) -> dict:
     machine = qemu_bed.Machine(
         slots=qemu_bed.parse_slots(params["devices"]),
         iommu=params["iommu"],
-        cpus=params["cpus"],
         memory_mib=params["memory_mib"],
         cmdline=params["cmdline"],
         boot=params["boot"],
@@ -162,6 +161,14 @@ def await_ssh(state: Path, timeout: int) -> dict:
     return record
 
 
+def last_words(console: Path, lines: int = 40) -> str:
+    """The end of a host's console; empty when it has none."""
+    try:
+        return "\n".join(console.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+    except FileNotFoundError:
+        return ""
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -177,7 +184,6 @@ def main() -> None:
             "iommu": {"type": "str", "choices": ["remapping", "no_remapping", "none"], "default": "remapping"},
             "boot": {"type": "str", "choices": ["kernel", "grub"], "default": "kernel"},
             "cmdline": {"type": "str", "default": ""},
-            "cpus": {"type": "int", "default": 2},
             "memory_mib": {"type": "int", "default": 1024},
             "timeout": {"type": "int", "default": 240},
         },
@@ -187,6 +193,9 @@ def main() -> None:
     state = bed.STATE_ROOT / params["machine"]
     try:
         if params["state"] == "absent":
+            said = last_words(state / "console.log")
+            if PANIC in said:
+                module.warn(f"the kernel of {params['machine']} had died; its console ended:\n{said}")
             module.exit_json(changed=bed.dismantle(params["machine"], graceful_seconds=2.0))
         if params["state"] == "reachable":
             record = await_ssh(state, params["timeout"])
