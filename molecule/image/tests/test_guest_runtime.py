@@ -66,7 +66,7 @@ def test_only_our_ports_are_open(said: Said) -> None:
 
 def test_engine_is_unprivileged_and_confined(said: Said) -> None:
     fields = dict(line.split(":\t", 1) for line in said["status"].splitlines() if ":\t" in line)
-    assert fields["Uid"].split() == ["990"] * 4
+    assert fields["Uid"].split() == ["700"] * 4
     assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == 0
     assert fields["NoNewPrivs"] == "1"
     assert fields["Seccomp"] == "2"

@@ -50,7 +50,7 @@ def test_programs_of_ours_are_roots(lines: Lines) -> None:
 
 def test_the_engines_user(image: Host) -> None:
     user = image.user("vllmd")
-    assert (user.uid, user.gid, user.shell, user.home) == (990, 990, "/usr/sbin/nologin", "/var/lib/vllmd")
+    assert (user.uid, user.gid, user.shell, user.home) == (700, 700, "/usr/sbin/nologin", "/var/lib/vllmd")
     assert user.groups == ["vllmd"]
 
 
