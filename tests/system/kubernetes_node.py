@@ -14,16 +14,16 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "collection"))
+sys.path[:0] = [str(ROOT), str(ROOT / "collection")]
 
-from ansible_collections.vllmd.platform.plugins.module_utils import apt_sources, dib  # noqa: E402
+from ansible_collections.vllmd.platform.plugins.module_utils import apt_sources, dib  # noqa: E402 -- needs the path above
+from tests.support import apt_repository  # noqa: E402
+from tests.support.apt_repository import output  # noqa: E402
 
 ELEMENTS = ["vllmd-debian", "vllmd-containerd", "vllmd-kubernetes-node"]
 VERSION = "1.20.2"  # of Debian's kubectl
@@ -32,11 +32,6 @@ ANSWERS = {
     "kubeadm": f"echo v{VERSION}",
     "crictl": 'echo "crictl version v1.20.0"',
 }
-
-
-def output(*command: str | Path, **options: object) -> str:
-    """Return what a command prints; its failure ends the test."""
-    return subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True, **options).stdout  # type: ignore[call-overload, no-any-return]
 
 
 def programs(target: Path) -> Path:
@@ -58,40 +53,16 @@ def programs(target: Path) -> Path:
 def repository(target: Path, files: Path, work: Path) -> Path:
     """Make a signed apt repository of the programs in ``files``; return the file of its key."""
     target.mkdir()
-    stanzas = []
+    unit = ROOT / "image-elements/vllmd-kubernetes-node/lib/kubelet.service"
     for package, program in (
         ("kubelet", "kubelet"),
         ("kubeadm", "kubeadm"),
         ("kubectl", "kubectl"),
         ("cri-tools", "crictl"),
     ):
-        tree = work / f"deb-{package}"
-        (tree / "DEBIAN").mkdir(parents=True)
-        (tree / "usr/bin").mkdir(parents=True)
-        shutil.copy(files / program, tree / "usr/bin" / program)
-        control = f"Package: {package}\nVersion: {VERSION}-1.1\nArchitecture: amd64\nMaintainer: test <t@invalid>\n"
-        (tree / "DEBIAN/control").write_text(f"{control}Description: stands for {program}\n", encoding="utf-8")
-        if package == "kubelet":
-            (tree / "lib/systemd/system").mkdir(parents=True)
-            shutil.copy(ROOT / "image-elements/vllmd-kubernetes-node/lib/kubelet.service", tree / "lib/systemd/system")
-        deb = target / f"{package}.deb"
-        output("dpkg-deb", "--build", "--root-owner-group", tree, deb)
-        digest = hashlib.sha256(deb.read_bytes()).hexdigest()
-        stanzas.append(
-            f"{output('dpkg-deb', '-f', deb)}Filename: ./{deb.name}\nSize: {deb.stat().st_size}\nSHA256: {digest}\n"
-        )
-    packages = "\n".join(stanzas).encode()
-    (target / "Packages").write_bytes(packages)
-    date = time.strftime("%a, %d %b %Y %H:%M:%S UTC", time.gmtime())
-    release = f"Date: {date}\nSuite: ./\nSHA256:\n {hashlib.sha256(packages).hexdigest()} {len(packages)} Packages\n"
-    (target / "Release").write_text(release, encoding="utf-8")
-    home = work / "gnupg"
-    home.mkdir(mode=0o700)
-    gpg = ["gpg", "--homedir", str(home), "--batch", "--yes", "--pinentry-mode", "loopback", "--passphrase", ""]
-    output(*gpg, "--quick-generate-key", "Test <test@invalid>", "rsa3072", "sign", "never")
-    output(*gpg, "--output", target / "InRelease", "--clearsign", target / "Release")
-    (work / "key.asc").write_text(output(*gpg, "--armor", "--export"), encoding="utf-8")
-    return work / "key.asc"
+        units = {"lib/systemd/system/kubelet.service": unit} if package == "kubelet" else {}
+        apt_repository.package(target, package, f"{VERSION}-1.1", {f"usr/bin/{program}": files / program, **units})
+    return apt_repository.sign(target, work)
 
 
 def build(name: str, work: Path, cache: Path, variables: dict[str, str]) -> Path:

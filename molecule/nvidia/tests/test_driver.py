@@ -149,7 +149,20 @@ def test_the_kernel_has_what_passed_through_gpus_need(host, release: str) -> Non
         assert f"CONFIG_{option}=y" in config, option
 
 
-def test_containerd_reads_cdi(host) -> None:
+def test_containerd_reads_cdi_and_has_the_operators_runtime(host, packages: set[str]) -> None:
+    assert "nvidia-container-toolkit" in packages
     dump = host.check_output("containerd --config /etc/containerd/config.toml config dump")
     assert "enable_cdi = true" in dump
-    assert "nvidia-container-runtime" not in dump, "no toolkit was given"
+    assert 'BinaryName = "/usr/bin/nvidia-container-runtime"' in dump
+
+
+def test_the_operators_fabric_manager_waits_for_switches(host, packages: set[str]) -> None:
+    assert "nvidia-fabricmanager" in packages
+    assert host.check_output("systemctl is-enabled vllmd-fabricmanager.service") == "enabled"
+    assert host.check_output("systemctl show --value --property=ActiveState vllmd-fabricmanager.service") == "inactive"
+
+
+def test_nothing_of_the_operators_sources_is_left(host) -> None:
+    left = host.run("grep -rlE '127.0.0.1:12224|BEGIN PGP PUBLIC' /etc/apt /usr/share/keyrings /var/lib/apt")
+    assert left.stdout == ""
+    assert host.run("ls /etc/apt/preferences.d/vllmd-nvidia /tmp/vllmd-nvidia").stdout == ""
