@@ -53,6 +53,8 @@ class Profile:
     most_without_environment_mb: float | None = None
     #: Requirements of the engine that no build exists for; the plain way leaves them out as well.
     without: set[str] = field(default_factory=set)
+    #: Packages whose version ours can choose only because it leaves out what wants another one; pip chooses in the plain way.
+    unpinned: set[str] = field(default_factory=set)
 
 
 PLAIN = [
@@ -71,6 +73,7 @@ PROFILES = {
         [*PLAIN, "linux-headers-amd64", "nvidia-driver"],
         0.25,
         900,
+        unpinned={"numpy"},  # numba wants an older one
     ),
 }
 
@@ -166,9 +169,10 @@ class Plain:
             sys.exit(f"image_size: {command[0]} failed: {''.join(last)[:300]} (log: {self.log})")
 
 
-def pins(lock: Path) -> str:
-    """Return the versions of a lock as pip's constraints."""
-    return "".join(f"{pin}\n" for pin in re.findall(r"^([A-Za-z0-9._-]+==[^\s\\]+)", lock.read_text(), re.MULTILINE))
+def pins(lock: Path, unpinned: set[str]) -> str:
+    """Return the versions of a lock as pip's constraints, but for the packages named in ``unpinned``."""
+    found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s\\]+)", lock.read_text(), re.MULTILINE)
+    return "".join(f"{name}=={version}\n" for name, version in found if name not in unpinned)
 
 
 def plain(name: str, manifest: dict[str, Any], work: Path, wheels: Path | None) -> dict[str, Any]:
@@ -189,7 +193,7 @@ def plain(name: str, manifest: dict[str, Any], work: Path, wheels: Path | None) 
         before = used(made.tree)
         version = manifest["wheels"][profile.engine]
         say(f"{name}: pip install {profile.engine}=={version}")
-        (made.tree / "root/constraints.txt").write_text(pins(REQUIREMENTS / f"{name}.txt"))
+        (made.tree / "root/constraints.txt").write_text(pins(REQUIREMENTS / f"{name}.txt", profile.unpinned))
         (made.tree / "root/requirements.py").write_text(
             "import sys\nfrom importlib import metadata\nfrom pip._vendor.packaging.requirements import Requirement\n"
             "for text in metadata.requires(sys.argv[1]):\n"
