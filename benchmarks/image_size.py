@@ -53,7 +53,7 @@ class Profile:
     most_without_environment_mb: float | None = None
     #: Requirements of the engine that no build exists for; the plain way leaves them out as well.
     without: set[str] = field(default_factory=set)
-    #: Packages whose version ours can choose only because it leaves out what wants another one; pip chooses in the plain way.
+    #: Packages that ours can pin only because it leaves out what wants another version; pip chooses in the plain way.
     unpinned: set[str] = field(default_factory=set)
 
 
