@@ -78,7 +78,8 @@ class Builds:
             [*command, "-e", json.dumps(settings)], cwd=ROOT, capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
-            raise Failed(f"{step}: the build failed: {' '.join(done.stdout.split())[-600:]}")
+            said = [line.strip() for line in done.stdout.splitlines() if line.lstrip().startswith("FAILED")]
+            raise Failed(f"{step}: {said[-1] if said else done.stdout[-600:] + done.stderr[-600:]}")
         name = variables.get("runtime_assembler_image_name", "vllmd-cpu")
         version = (store / name / "latest").resolve()
         how = json.loads((version / "build.json").read_text())

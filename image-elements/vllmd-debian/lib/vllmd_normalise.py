@@ -89,7 +89,11 @@ def clamp_password_dates(tree: Path, epoch: int) -> None:
 
 
 def clamp_times(tree: Path, epoch: int) -> None:
-    """Let nothing on the file system of ``tree`` be newer than ``epoch``, and no time have a part of a second."""
+    """Let nothing on the file system of ``tree`` be newer than ``epoch``, and no time have a part of a second.
+
+    Directories are all of ``epoch``: their time is that of the last file that came or went, also of one that is not
+    here any more, so it tells in what order packages were installed.
+    """
     device = tree.lstat().st_dev
     waiting = [tree]
     while waiting:
@@ -97,19 +101,19 @@ def clamp_times(tree: Path, epoch: int) -> None:
         status = path.lstat()
         if status.st_dev != device:
             continue
+        seconds = min(int(status.st_mtime), epoch)
         if stat.S_ISDIR(status.st_mode):
             waiting.extend(path.iterdir())
-        seconds = min(int(status.st_mtime), epoch)
+            seconds = epoch
         os.utime(path, (seconds, seconds), follow_symlinks=False)
 
 
-def touch_mount_points(tree: Path, epoch: int) -> None:
-    """Give the directories that are mounted over in every system one time, and the usual permissions."""
+def open_mount_points(tree: Path) -> None:
+    """Give the directories that are mounted over in every system the usual permissions."""
     for name in MOUNT_POINTS:
         path = tree / name
         if path.is_dir():
             path.chmod(0o1777 if name == "tmp" else 0o755)
-            os.utime(path, (epoch, epoch))
 
 
 def main(arguments: list[str]) -> None:
@@ -119,8 +123,8 @@ def main(arguments: list[str]) -> None:
     epoch = int(arguments[2]) if len(arguments) > 2 and arguments[2] else newest_package(tree, packages)
     remove_leftovers(tree)
     clamp_password_dates(tree, epoch)
+    open_mount_points(tree)
     clamp_times(tree, epoch)
-    touch_mount_points(tree, epoch)
     print(epoch)
 
 
