@@ -40,6 +40,8 @@ OUTPUT = ROOT / "build/benchmarks"
 ENVIRONMENT = "opt/vllmd"
 MODELS = "var/lib/vllmd/models"
 MB = 1_000_000
+#: In the plain tree.
+AUTHORITIES = "/root/authorities.crt"
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,10 @@ class Plain:
         self.log = log
         self.settings = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
         links = self.settings.get("PIP_FIND_LINKS", "").split()
-        self.binds = [Path(path) for path in ("/etc/resolv.conf", "/etc/ssl/certs", *links) if Path(path).exists()]
+        self.binds = [Path(path) for path in ("/etc/resolv.conf", *links) if Path(path).exists()]
+        #: The host's authorities, beside the tree's own: its package ca-certificates writes those anew.
+        self.authorities = Path(os.environ.get("PIP_CERT", "/etc/ssl/certs/ca-certificates.crt"))
+        self.settings["PIP_CERT"] = AUTHORITIES
 
     def bind(self, path: Path) -> None:
         """Show a directory of wheels to the tree's pip."""
@@ -136,6 +141,8 @@ class Plain:
         self._run(command, "\n".join(sources) + "\n")
         (self.tree / "usr/sbin/policy-rc.d").write_text("#!/bin/sh\nexit 101\n")
         (self.tree / "usr/sbin/policy-rc.d").chmod(0o755)
+        shutil.copy(self.authorities, f"{self.tree}{AUTHORITIES}")
+        (self.tree / "etc/apt/apt.conf.d/00authorities").write_text(f'Acquire::https::CAInfo "{AUTHORITIES}";\n')
 
     def run(self, command: str) -> None:
         """Run a shell command in the tree, in namespaces of its own: no process and no mount of it stays."""
@@ -147,7 +154,7 @@ class Plain:
         mounts += ["mount --bind /dev {0}/dev"]
         for path in self.binds:
             make = f"mkdir -p {{0}}{path}" if path.is_dir() else f"mkdir -p {{0}}{path.parent} && touch {{0}}{path}"
-            mounts.append(f"{make} && mount --bind {path} {{0}}{path}")
+            mounts.append(f"{make} && mount --bind {path} {{0}}{path} && mount -o remount,bind,ro {{0}}{path}")
         script = " && ".join(each.format(shlex.quote(str(self.tree))) for each in mounts)
         script += f" && exec chroot {shlex.quote(str(self.tree))} sh -ec {shlex.quote(command)}"
         self._run(["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", script], None)
