@@ -92,7 +92,7 @@ def command(machine: Machine, state: Path, image: Path, *, tap: int, mac: str, r
     """QEMU's arguments. `state` holds system.qcow2, seed.tar and the disks; `tap` is an open descriptor."""
     arguments = ["qemu-system-x86_64", "-name", state.name, "-nodefaults", "-no-user-config", "-display", "none"]
     arguments += ["-machine", "q35,kernel-irqchip=split,vmport=off,sata=off,smbus=off", "-accel", "tcg"]
-    # One CPU: with two, QEMU 7.2 lets one run code that the other's kernel is just patching, which now and then is a panic.
+    # One CPU: with two, QEMU 7.2 lets one run code that the other's kernel is just patching, now and then a panic.
     # Its emulated cmpxchg16b makes Linux 6.12 double fault now and then, and five-level paging only costs time.
     arguments += ["-cpu", "max,-cx16,-la57", "-smp", "1", "-m", str(machine.memory_mib)]
     arguments += [*_IOMMU[machine.iommu], "-audiodev", "none,id=quiet"]
