@@ -85,7 +85,7 @@ def runtime(number: int, cpu: int = 8) -> dict[str, Any]:
                 "numa_node": None,
                 "devices": [],
                 "strategy": "spread" if number % 7 == 0 else None,
-                "anti_affinity": {"replicas": "preferred", "runtimes": []},
+                "anti_affinity": "preferred",
             },
             "network": {"mode": "tap"},
         },

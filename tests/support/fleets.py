@@ -74,10 +74,7 @@ def runtime(name: str, **given: Any) -> dict[str, Any]:
                 "numa_node": given.pop("numa_node", None),
                 "devices": given.pop("devices", []),
                 "strategy": given.pop("strategy", None),
-                "anti_affinity": {
-                    "replicas": given.pop("replicas_apart", "preferred"),
-                    "runtimes": given.pop("apart_from", []),
-                },
+                "anti_affinity": given.pop("anti_affinity", "preferred"),
             },
             "network": given.pop("network", {"mode": "tap"}),
         },
@@ -133,9 +130,8 @@ def runtimes(draw: st.DrawFn, count: int = 6, *, simple: bool = False) -> list[d
                 priority=draw(st.integers(0, 2)),
                 numa_node=draw(st.sampled_from((None, None, None, 0, 1))),
                 strategy=draw(st.sampled_from((None, "pack", "spread"))),
-                replicas_apart=draw(st.sampled_from(("none", "preferred", "required"))),
+                anti_affinity=draw(st.sampled_from(("none", "preferred", "required"))),
                 hosts=draw(st.sampled_from(([], [], [], ["h0"], ["h1", "h2"]))),
-                apart_from=draw(st.sampled_from(([], [], ["r0"]))),
             )
             if draw(st.integers(0, 4)) == 0:
                 given["network"] = {"mode": "user", "forward": [{"host_port": draw(st.integers(8000, 8001))}]}

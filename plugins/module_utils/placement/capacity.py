@@ -119,11 +119,12 @@ def from_dict(data: Any) -> Capacity:
 def _node(data: Any, where: str) -> Node:
     given = mapping(data, where)
     cores = given.get("cores")
-    if not isinstance(cores, list | tuple):
+    if not isinstance(cores, list | tuple) or not all(isinstance(core, list | tuple) and core for core in cores):
         raise DataError(f"{where}: cores is {str(cores)[:40]!r}, expected a list of lists of CPU numbers")
+    whole_numbers([cpu for core in cores for cpu in core], f"{where}, cores")
     return Node(
         node=integer(given, "node", where),
-        cores=tuple(whole_numbers(core, where) for core in cores),
+        cores=tuple(map(tuple, cores)),
         memory_mib=integer(given, "memory_mib", where),
         distances=whole_numbers(given.get("distances", ()), where),
     )

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -79,7 +79,7 @@ class Demand:
 class Wish:
     """A Runtime as the planner sees it. ``hosts`` empty: any.
 
-    ``apart`` are runtimes that must not be on its hosts, ``ports`` those of the host that each replica listens on.
+    ``ports`` are those of its host that each replica listens on.
     """
 
     name: str
@@ -89,7 +89,6 @@ class Wish:
     priority: int = 0
     hosts: frozenset[str] = frozenset()
     anti_affinity: str = PREFERRED
-    apart: frozenset[str] = frozenset()
     ports: frozenset[int] = frozenset()
 
 
@@ -110,16 +109,7 @@ def wishes_of(runtimes: Iterable[Mapping[str, Any]], options: Options) -> list[W
         for name in sorted(names):
             if name not in wishes:
                 raise DataError(f"{what}: {unknown('runtime', name, wishes)}")
-    return _both_ways(wishes)
-
-
-def _both_ways(wishes: Mapping[str, Wish]) -> list[Wish]:
-    """Return the wishes by name; who is to stay away from a runtime, that one stays away from, too."""
-    apart: dict[str, set[str]] = {name: set(wish.apart) & set(wishes) for name, wish in wishes.items()}
-    for name, others in [(name, sorted(others)) for name, others in apart.items()]:
-        for other in others:
-            apart[other].add(name)
-    return [replace(wishes[name], apart=frozenset(apart[name] - {name})) for name in sorted(wishes)]
+    return [wishes[name] for name in sorted(wishes)]
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -136,7 +126,6 @@ def _wish(runtime: Mapping[str, Any], options: Options) -> Wish:
     spec = runtime["spec"]
     resources, scaling, placement = spec["resources"], spec["scaling"], spec["placement"]
     count = resources["accelerator_count"]
-    apart = placement.get("anti_affinity") or {}
     network = spec.get("network") or {}
     forwards = network.get("forward") or [] if network.get("mode") == "user" else []
     demand = Demand(
@@ -159,8 +148,7 @@ def _wish(runtime: Mapping[str, Any], options: Options) -> Wish:
         most=scaling["maxReplicas"],
         priority=spec.get("priority") or 0,
         hosts=frozenset(placement["hosts"]),
-        anti_affinity=apart.get("replicas") or PREFERRED,
-        apart=frozenset(apart.get("runtimes") or ()),
+        anti_affinity=placement.get("anti_affinity") or PREFERRED,
         ports=frozenset(forward["host_port"] for forward in forwards),
     )
 

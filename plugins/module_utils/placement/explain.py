@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .demand import Demand, Wish, unknown
+from .demand import REQUIRED, Demand, Wish, unknown
 from .fit import fit, suits
 from .fleet import Fleet
 from .state import State, threads
@@ -37,7 +37,7 @@ class Explainer:
         key = (
             wish.demand,
             wish.hosts,
-            wish.name if wish.anti_affinity == "required" or wish.apart or wish.ports else "",
+            wish.name if wish.anti_affinity == REQUIRED or wish.ports else "",
         )
         if key not in self._known:
             self._known[key] = self._explain(wish)

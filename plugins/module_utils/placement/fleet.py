@@ -104,9 +104,6 @@ class Fleet:
             return "is not among its spec.placement.hosts"
         if wish.anti_affinity == REQUIRED and self.runs_on(wish, host):
             return "has a replica of it already (anti-affinity required)"
-        for other in sorted(wish.apart):
-            if host in self._on.get(other, ()):
-                return f"has runtime {other}, which it must not be with"
         for port in sorted(wish.ports):
             if host in self._ports.get(port, ()):
                 return f"has its port {port} taken by another replica's spec.network.forward"
@@ -155,7 +152,7 @@ class Fleet:
                     if found is not None:
                         yield host in avoided, found[1], host
             return
-        barred = [self._on.get(other, {}) for other in wish.apart] + [self._ports.get(port, {}) for port in wish.ports]
+        barred = [self._ports.get(port, {}) for port in wish.ports]
         if wish.anti_affinity == REQUIRED:
             barred.append(on)
         barred = [each for each in barred if each]

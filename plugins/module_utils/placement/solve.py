@@ -58,7 +58,7 @@ def place_all(fleet: Fleet, items: Iterable[Item], movable: Iterable[tuple[str, 
 
 def _is_particular(wish: Wish) -> bool:
     """Return whether it matters to the runtime what else is on a host."""
-    return bool(wish.anti_affinity == REQUIRED or wish.apart or wish.ports)
+    return bool(wish.anti_affinity == REQUIRED or wish.ports)
 
 
 def _step_aside(fleet: Fleet, left: Sequence[Item], ours: set[tuple[str, int]]) -> list[Item]:

@@ -99,10 +99,8 @@ def obeys(plan: dict[str, Any], wanted: list[dict[str, Any]]) -> None:
         assert len(mine) <= spec["scaling"]["maxReplicas"]
         if placement["hosts"]:
             assert set(mine) <= set(placement["hosts"])
-        if placement["anti_affinity"]["replicas"] == "required":
+        if placement["anti_affinity"] == "required":
             assert len(mine) == len(set(mine))
-        for other in set(placement["anti_affinity"]["runtimes"]) - {name}:
-            assert not set(mine) & set(on.get(other, []))
         ports.update((host, forward["host_port"]) for host in mine for forward in spec["network"].get("forward", []))
         if placement["numa_node"] is not None:
             nodes = {part["node"] for one in plan["placements"] if one["runtime"] == name for part in one["memory"]}
