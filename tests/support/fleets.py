@@ -20,20 +20,22 @@ def host(  # noqa: PLR0917  # a table of hosts reads better without names
     kinds: Sequence[str | Sequence[str]] = (),
     cores: Sequence[int] = (8,),
     memory_gib: Sequence[int] = (64,),
-    threads: int = 1,
+    threads: int | Sequence[int] = 1,
     hugepage_kib: int = 0,
     switches: Sequence[int | None] = (),
     island: str | None = None,
 ) -> Capacity:
     """Return a host: ``kinds`` has a type for each unit, or several for a unit of several accelerators.
 
-    Units go to the NUMA nodes in equal parts in their order. CPU numbers of one core are apart, as on real machines.
+    Units go to the NUMA nodes in equal parts in their order. CPU numbers of one core are apart, as on real machines;
+    ``threads`` is how many each has, or several numbers that take turns.
     """
     total = sum(cores)
     nodes, first = [], 0
     for node, (count, size) in enumerate(zip(cores, memory_gib, strict=True)):
         numbers = range(first, first + count)
-        mine = tuple(tuple(core + total * thread for thread in range(threads)) for core in numbers)
+        counts = [threads] if isinstance(threads, int) else threads
+        mine = tuple(tuple(core + total * thread for thread in range(counts[core % len(counts)])) for core in numbers)
         distances = tuple(10 if other == node else 20 for other in range(len(cores)))
         nodes.append(Node(node, mine, size * 1024, distances))
         first += count
@@ -98,7 +100,7 @@ def hosts(draw: st.DrawFn, count: int = 4, *, simple: bool = False) -> list[Capa
                 "kinds": kinds,
                 "cores": draw(st.lists(st.integers(1, 8), min_size=nodes, max_size=nodes)),
                 "memory_gib": draw(st.lists(st.integers(1, 32), min_size=nodes, max_size=nodes)),
-                "threads": 1 if simple else draw(st.integers(1, 2)),
+                "threads": 1 if simple else draw(st.sampled_from((1, 2, (2, 1)))),
                 "hugepage_kib": 0 if simple else draw(st.sampled_from((0, 2048, 1048576))),
                 "switches": draw(st.lists(st.sampled_from((None, 0, 1)), min_size=len(kinds), max_size=len(kinds))),
                 "island": draw(st.sampled_from((None, "nvlink"))),

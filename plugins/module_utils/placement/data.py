@@ -58,7 +58,8 @@ def texts(data: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
 
 def whole_numbers(value: Any, where: str) -> tuple[int, ...]:
     """Return a list of whole numbers, none negative. Raises DataError."""
-    # By types and minimum, because a fleet has hundreds of thousands of CPU numbers.
-    if not isinstance(value, list | tuple) or set(map(type, value)) - {int} or (value and min(value) < 0):
+    # By types (Ansible has its own kinds of int) and minimum: a fleet has hundreds of thousands of CPU numbers.
+    kinds = set(map(type, value)) if isinstance(value, list | tuple) else {str}
+    if not all(issubclass(kind, int) and kind is not bool for kind in kinds) or (value and min(value) < 0):
         raise DataError(f"{where}: found {str(value)[:40]!r}, expected a list of whole numbers")
     return tuple(value)

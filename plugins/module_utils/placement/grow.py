@@ -41,9 +41,11 @@ def grow(fleet: Fleet, keys: Iterable[tuple[str, int]], options: Options) -> Non
 def _cores(state: State, node: int, grants: list[Grant]) -> None:
     """Deal the node's free cores out to the grants that are on it."""
     here = [index for index, grant in enumerate(grants) if any(each == node for each, _cores in grant.cores)]
-    free, count = state.cores[node], len(state.cores[node]) // max(1, len(here))
+    start = 0
     for turn, index in enumerate(here):
-        more = tuple(free[turn * count : (turn + 1) * count])
+        count = (len(state.cores[node]) + len(here) - 1 - turn) // len(here)
+        more = tuple(state.cores[node][start : start + count])
+        start += count
         cores = tuple(
             (each, tuple(sorted((*mine, *more)) if each == node else mine)) for each, mine in grants[index].cores
         )

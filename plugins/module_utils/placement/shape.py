@@ -31,7 +31,10 @@ class UnitShape:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Node numbers, granule of memory in MiB, distances, units, and what the empty host has (for the strategy)."""
+    """Node numbers, granule of memory in MiB, distances, units, and what the empty host has (for the strategy).
+
+    ``threads`` are the numbers of threads that cores have: one number, but for processors with two kinds of cores.
+    """
 
     nodes: tuple[int, ...]
     granule_mib: int
@@ -39,6 +42,12 @@ class Shape:
     units: tuple[UnitShape, ...]
     cores: int
     memory_mib: int
+    threads: tuple[int, ...] = ()
+
+    @property
+    def has_mixed_cores(self) -> bool:
+        """Return whether some cores have more threads than others."""
+        return len(self.threads) > 1
 
     @property
     def accelerators(self) -> int:
@@ -57,6 +66,7 @@ def shape_of(capacity: Capacity) -> Shape:
         units=_units(capacity, granule),
         cores=sum(len(node.cores) for node in capacity.nodes),
         memory_mib=capacity.memory_mib,
+        threads=tuple(sorted({len(core) for node in capacity.nodes for core in node.cores})),
     )
 
 

@@ -85,7 +85,11 @@ class State:
 
     def signature(self) -> Signature:
         """Return what decides what fits: hosts with equal ones are equally full and of one shape."""
-        sizes = tuple(len(cores) * 4096 + sum(map(len, cores)) for cores in self.cores)
+        if self.shape.has_mixed_cores:
+            # Which cores are left matters then: some have two threads, some one.
+            sizes = tuple(size for cores in self.cores for size in (-1, *map(len, cores)))
+        else:
+            sizes = tuple(map(len, self.cores))
         return self.shape_number, sizes, tuple(self.memory), tuple(self.units)
 
     @property
