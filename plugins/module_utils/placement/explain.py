@@ -12,7 +12,7 @@ from .fit import fit, suits
 from .fleet import Fleet
 from .state import State, threads
 
-_NAMES = {"accelerators": "accelerators", "cpus": "CPUs", "memory_mib": "MiB of memory"}
+_NAMES = {"accelerators": "accelerator", "cpus": "CPU", "memory_mib": "MiB of memory"}
 
 
 @dataclass(frozen=True)
@@ -62,21 +62,20 @@ class Explainer:
         if not open_hosts:
             return f"no host may take it: {_some(reasons)}", None
         nearest = self._nearest(demand, open_hosts)
-        if nearest is None:
-            return f"no host gives what it asks for: {_asked(demand)}", None
-        lacking = ", ".join(f"{amount} {_NAMES[kind]}" for kind, amount in nearest.lacks.items())
+        lacking = ", ".join(_amount(kind, amount) for kind, amount in nearest.lacks.items())
         away = f"; {_some(reasons)}" if reasons else ""
         reason = f"asks for {_asked(demand)}, which no host has free{away}"
         if not nearest.lacks:
             what = "has enough in all, but not in whole IOMMU groups or on the NUMA nodes allowed"
         else:
             what = f"lacks {lacking}"
-        fits = ", ".join(f"{name} {value}" for name, value in nearest.fits.items())
-        advice = f"; there {fits} would fit" if fits else ""
+        fits = {key: f"{value}Mi" if key == "memory" else value for key, value in nearest.fits.items()}
+        told = ", ".join(f"{name} {value}" for name, value in fits.items())
+        advice = f"; there {told} would fit" if told else ""
         return reason, {
             "host": nearest.host,
             "lacks": nearest.lacks,
-            "fits": {key: f"{value}Mi" if key == "memory" else value for key, value in nearest.fits.items()},
+            "fits": fits,
             "text": f"nearest: {nearest.host} {what}{advice}",
         }
 
@@ -109,9 +108,10 @@ class Explainer:
             )
         return None
 
-    def _nearest(self, demand: Demand, hosts: list[int]) -> Nearest | None:
+    def _nearest(self, demand: Demand, hosts: list[int]) -> Nearest:
         """Return the host that lacks least: the fewest kinds of things, then the smallest part of what is asked for."""
-        best: tuple[tuple[float, ...], Nearest] | None = None
+        asked = {"accelerators": demand.accelerators, "cpus": demand.cpu, "memory_mib": demand.memory_mib}
+        ranked = []
         seen: set[object] = set()
         for host in hosts:
             state = self._fleet.states[host]
@@ -120,13 +120,18 @@ class Explainer:
                 continue
             seen.add(signature)
             free = _free(state, demand)
-            asked = {"accelerators": demand.accelerators, "cpus": demand.cpu, "memory_mib": demand.memory_mib}
             lacks = {kind: asked[kind] - free[kind] for kind in asked if asked[kind] > free[kind]}
             part = max((lacks[kind] / asked[kind] for kind in lacks), default=0.0)
-            rank = (len(lacks), part, float(host))
-            if best is None or rank < best[0]:
-                best = rank, Nearest(state.capacity.host, lacks, _that_fits(state, demand, free))
-        return None if best is None else best[1]
+            ranked.append((len(lacks), part, host))
+        state = self._fleet.states[min(ranked)[2]]
+        free = _free(state, demand)
+        lacks = {kind: asked[kind] - free[kind] for kind in asked if asked[kind] > free[kind]}
+        return Nearest(state.capacity.host, lacks, _that_fits(state, demand, free))
+
+
+def _amount(kind: str, amount: int) -> str:
+    plural = "" if amount == 1 or kind == "memory_mib" else "s"
+    return f"{amount} {_NAMES[kind]}{plural}"
 
 
 def _that_fits(state: State, demand: Demand, free: dict[str, int]) -> dict[str, int]:
