@@ -187,7 +187,7 @@ def unit_drop_in(guest: Guest) -> str:
     device = f"sys-subsystem-net-devices-{guest.tap}.device"
     return (
         f"{_HEAD}[Unit]\n# Without the packet filter it does not run.\n"
-        f"Requires={POLICY_UNIT}\nAfter={POLICY_UNIT}\nWants={device}\nAfter={device}\n\n"
+        f"Requires={POLICY_UNIT}\nWants={device}\nAfter={POLICY_UNIT} {device}\n\n"
         "[Service]\n# systemd-networkd made the tap for this unit's user; opening it takes no capability.\n"
         "CapabilityBoundingSet=\nAmbientCapabilities=\n"
     )

@@ -1,6 +1,6 @@
 # Copyright: (c) 2025, vllmd.platform maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""A placement as settings of the runtime's unit: on which CPUs its virtual machine runs, from where its memory comes."""
+"""A placement as settings of the runtime's unit: its virtual machine's CPUs, and the nodes that give it memory."""
 
 from __future__ import annotations
 
