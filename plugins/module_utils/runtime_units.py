@@ -29,9 +29,9 @@ def ranges(numbers: Iterable[int]) -> str:
 def placement_drop_in(cpus: Iterable[int], numa_nodes: Iterable[int]) -> str:
     """Return the drop-in of unit ``vllmd-hypervisor@NAME.service``; empty when the placement says nothing.
 
-    ``AllowedCPUs=`` and ``AllowedMemoryNodes=`` are the unit's control group (systemd.resource-control(5)), so they also
-    hold for the VMM's threads in the kernel; ``NUMAPolicy=`` (systemd.exec(5)) is what the guest's memory file follows.
-    Raises PlacementError.
+    ``AllowedCPUs=`` and ``AllowedMemoryNodes=`` bind the unit's control group (systemd.resource-control(5)), so also
+    the VMM's threads in the kernel; ``NUMAPolicy=`` (systemd.exec(5)) is what the guest's memory follows. Raises
+    PlacementError.
     """
     cpu_list, node_list = ranges(cpus), ranges(numa_nodes)
     lines = []
