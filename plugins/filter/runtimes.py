@@ -96,6 +96,9 @@ def hypervisor_runtimes(
                 "health_url": f"{url}/health" if url else "",
             }
         )
+        if network["mode"] == "isolated":
+            address = network["address"].partition("/")[0]
+            entries[-1]["isolated"] = {"address": address, "allow": network["allow"]}
     return entries
 
 
