@@ -23,7 +23,7 @@ from .grow import grow
 from .preempt import preempt
 from .records import Record, changed, grant_of, records_of
 from .result import Outcome, plan_of
-from .solve import place_all
+from .solve import place_all, retry
 
 Key = tuple[str, int]
 
@@ -87,6 +87,7 @@ class _Planner:
         left = place_all(self.fleet, [(self.wishes[name], number) for name, number in missing], movable)
         if self.options.preempt and left:
             left, self.out.gave_way = preempt(self.fleet, left)
+            left = retry(self.fleet, left)
         self.out.left = left
         if self.options.accelerators == SPLIT:
             self._fill(keys)

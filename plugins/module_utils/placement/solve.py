@@ -31,6 +31,7 @@ def _order(item: Item) -> tuple[object, ...]:
         -wish.priority,
         not demand.devices,
         not wish.hosts,
+        demand.numa_node is None,
         -demand.accelerators,
         demand.accelerator_type is None,
         -demand.accelerator_memory_mib,
@@ -52,8 +53,13 @@ def place_all(fleet: Fleet, items: Iterable[Item], movable: Iterable[tuple[str, 
     if not left:
         return []
     if len(ordered) <= _EXACT_ITEMS and len(fleet.states) <= _EXACT_HOSTS:
-        left = _exactly(fleet, ordered, left)
+        left = retry(fleet, _exactly(fleet, ordered, left))
     return left and _step_aside(fleet, left, ours)
+
+
+def retry(fleet: Fleet, left: Iterable[Item]) -> list[Item]:
+    """Place what fits of leftovers now, after others have found their places; return what does not."""
+    return [item for item in left if fleet.put(*item) is None]
 
 
 def _is_particular(wish: Wish) -> bool:
@@ -74,7 +80,7 @@ def _step_aside(fleet: Fleet, left: Sequence[Item], ours: set[tuple[str, int]]) 
         if not done:
             hopeless.add(key)
             rest.append((wish, replica))
-    return rest
+    return retry(fleet, rest)
 
 
 def _make_room(fleet: Fleet, item: Item, ours: set[tuple[str, int]], attempts: int) -> tuple[bool, int]:

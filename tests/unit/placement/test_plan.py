@@ -147,6 +147,11 @@ class TestChoiceOfHost:
         found = plan(list(self.FLEET), [runtime("r", network=network, replicas=2), runtime("s", network=network)])
         assert sorted(where(found).values()) == ["a", "b", "c"]
 
+    def test_who_is_bound_to_a_node_does_not_find_it_taken(self) -> None:
+        fleet = [host("h", [A40] * 4, cores=(1, 1), memory_gib=(2, 1))]
+        wanted = [runtime("anywhere", hosts=["h"]), runtime("bound", accelerators=2, numa_node=1)]
+        assert plan(fleet, wanted)["summary"]["unplaced"] == 0
+
     def test_a_higher_priority_is_placed_first(self) -> None:
         wanted = [runtime("a", accelerators=2), runtime("b", accelerators=1, priority=1)]
         assert where(plan([host("h", [A40] * 2)], wanted)) == {"b": "h"}
