@@ -12,7 +12,8 @@ from .fit import fit, suits
 from .fleet import Fleet
 from .state import State, threads
 
-_NAMES = {"accelerators": "accelerators", "cpus": "CPUs", "memory_mib": "MiB of memory"}
+_SHOWN = 3
+_NAMES = {"accelerators": "accelerator", "cpus": "CPU", "memory_mib": "MiB of memory"}
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,11 @@ class Explainer:
         """Look at the fleet as it is now."""
         self._fleet = fleet
         self._known: dict[object, tuple[str, dict[str, Any] | None]] = {}
+        self._never: dict[object, str | None] = {}
 
     def why(self, wish: Wish) -> tuple[str, dict[str, Any] | None]:
         """Return why one more replica of the runtime does not fit, and the nearest that would as the plan has it."""
-        key = (
-            wish.demand,
-            wish.hosts,
-            wish.name if wish.anti_affinity == REQUIRED or wish.ports else "",
-        )
+        key = (wish.demand, wish.hosts, wish.ports, wish.name if wish.anti_affinity == REQUIRED else "")
         if key not in self._known:
             self._known[key] = self._explain(wish)
         return self._known[key]
@@ -50,35 +48,48 @@ class Explainer:
         missing = sorted(wish.hosts - fleet.position.keys())
         if wish.hosts and len(missing) == len(wish.hosts):
             return f"spec.placement.hosts: {unknown('host', missing[0], fleet.position)}", None
-        if impossible := self._impossible(wish):
+        general = (wish.demand, wish.hosts)
+        if general not in self._never:
+            self._never[general] = self._impossible(wish)
+        if impossible := self._never[general]:
             return impossible, None
-        open_hosts, reasons = [], []
-        for host, state in enumerate(fleet.states):
-            reason = fleet.why_not(wish, host)
-            if reason is None:
-                open_hosts.append(host)
-            elif not wish.hosts or state.capacity.host in wish.hosts:
-                reasons.append(f"{state.capacity.host} {reason}")
-        if not open_hosts:
-            return f"no host may take it: {_some(reasons)}", None
-        nearest = self._nearest(demand, open_hosts)
-        if nearest is None:
-            return f"no host gives what it asks for: {_asked(demand)}", None
-        lacking = ", ".join(f"{amount} {_NAMES[kind]}" for kind, amount in nearest.lacks.items())
-        away = f"; {_some(reasons)}" if reasons else ""
+        near, barred = self._sort_out(wish)
+        reasons = _some([f"{fleet.name(host)} {fleet.why_not(wish, host)}" for host in barred[:_SHOWN]], len(barred))
+        if not near:
+            return f"no host may take it: {reasons}", None
+        nearest = self._nearest(demand, near)
+        lacking = ", ".join(_amount(kind, amount) for kind, amount in nearest.lacks.items())
+        away = f" but for hosts that may not take it: {reasons}" if reasons else ""
         reason = f"asks for {_asked(demand)}, which no host has free{away}"
         if not nearest.lacks:
             what = "has enough in all, but not in whole IOMMU groups or on the NUMA nodes allowed"
         else:
             what = f"lacks {lacking}"
-        fits = ", ".join(f"{name} {value}" for name, value in nearest.fits.items())
-        advice = f"; there {fits} would fit" if fits else ""
+        fits = {key: f"{value}Mi" if key == "memory" else value for key, value in nearest.fits.items()}
+        told = ", ".join(f"{name} {value}" for name, value in fits.items())
+        advice = f"; there {told} would fit" if told else ""
         return reason, {
             "host": nearest.host,
             "lacks": nearest.lacks,
-            "fits": {key: f"{value}Mi" if key == "memory" else value for key, value in nearest.fits.items()},
+            "fits": fits,
             "text": f"nearest: {nearest.host} {what}{advice}",
         }
+
+    def _sort_out(self, wish: Wish) -> tuple[list[int], list[int]]:
+        """Return hosts that may take the runtime and have too little, one of each kind, and those that may not."""
+        fleet, near, barred = self._fleet, [], []
+        for alike in [*fleet.alike(), *fleet.closed()]:
+            hosts = [host for host in alike if not wish.hosts or fleet.name(host) in wish.hosts]
+            if not hosts:
+                continue
+            first = None
+            if fleet.share(wish.demand, hosts[0]) is None:
+                first = next((host for host in hosts if fleet.why_not(wish, host) is None), None)
+            if first is not None:
+                near.append(first)
+            else:
+                barred += [host for host in hosts if fleet.why_not(wish, host) is not None]
+        return near, barred
 
     def _impossible(self, wish: Wish) -> str | None:
         """Return why no host of the fleet would do even when empty, where it is the accelerators' fault."""
@@ -109,24 +120,24 @@ class Explainer:
             )
         return None
 
-    def _nearest(self, demand: Demand, hosts: list[int]) -> Nearest | None:
+    def _nearest(self, demand: Demand, hosts: list[int]) -> Nearest:
         """Return the host that lacks least: the fewest kinds of things, then the smallest part of what is asked for."""
-        best: tuple[tuple[float, ...], Nearest] | None = None
-        seen: set[object] = set()
+        asked = {"accelerators": demand.accelerators, "cpus": demand.cpu, "memory_mib": demand.memory_mib}
+        ranked = []
         for host in hosts:
-            state = self._fleet.states[host]
-            signature = state.signature()
-            if signature in seen:
-                continue
-            seen.add(signature)
-            free = _free(state, demand)
-            asked = {"accelerators": demand.accelerators, "cpus": demand.cpu, "memory_mib": demand.memory_mib}
+            free = _free(self._fleet.states[host], demand)
             lacks = {kind: asked[kind] - free[kind] for kind in asked if asked[kind] > free[kind]}
             part = max((lacks[kind] / asked[kind] for kind in lacks), default=0.0)
-            rank = (len(lacks), part, float(host))
-            if best is None or rank < best[0]:
-                best = rank, Nearest(state.capacity.host, lacks, _that_fits(state, demand, free))
-        return None if best is None else best[1]
+            ranked.append((len(lacks), part, host))
+        state = self._fleet.states[min(ranked)[2]]
+        free = _free(state, demand)
+        lacks = {kind: asked[kind] - free[kind] for kind in asked if asked[kind] > free[kind]}
+        return Nearest(state.capacity.host, lacks, _that_fits(state, demand, free))
+
+
+def _amount(kind: str, amount: int) -> str:
+    plural = "" if amount == 1 or kind == "memory_mib" else "s"
+    return f"{amount} {_NAMES[kind]}{plural}"
 
 
 def _that_fits(state: State, demand: Demand, free: dict[str, int]) -> dict[str, int]:
@@ -197,6 +208,6 @@ def _asked(demand: Demand) -> str:
     return ", ".join(parts) + where
 
 
-def _some(reasons: list[str], limit: int = 3) -> str:
-    more = f" and {len(reasons) - limit} more hosts" if len(reasons) > limit else ""
-    return "; ".join(reasons[:limit]) + more
+def _some(reasons: list[str], count: int) -> str:
+    more = f" and {count - len(reasons)} more hosts" if count > len(reasons) else ""
+    return "; ".join(reasons) + more

@@ -9,7 +9,7 @@ one shape are a few dozen signatures at any time.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .capacity import Capacity
@@ -45,18 +45,20 @@ class Fleet:
         self.states: list[State] = []
         self.placed: dict[tuple[str, int], Placed] = {}
         self.position: dict[str, int] = {}
-        self._alike: dict[Signature, list[int]] = {}
-        self._signature: list[Signature] = []
+        # Signatures as numbers: they are compared and looked up millions of times.
+        self._number: dict[Signature, int] = {}
+        self._signature: list[int] = []
+        self._alike: dict[int, list[int]] = {}
         self._on: dict[str, dict[int, int]] = {}
         self._ports: dict[int, dict[int, int]] = {}
-        self._fits: dict[tuple[Signature, Demand], tuple[Share, Score] | None] = {}
+        self._fits: dict[Demand, dict[int, tuple[Share, Score] | None]] = {}
         self._closed = frozenset(closed)
         for capacity in sorted(capacities, key=lambda each: each.host):
             shape = shape_of(capacity)
             state = State(capacity, shape, shapes.setdefault(shape, len(shapes)))
             self.position[capacity.host] = len(self.states)
             self.states.append(state)
-            self._signature.append(state.signature())
+            self._signature.append(self._number_of(state))
             if capacity.host not in self._closed:
                 self._alike.setdefault(self._signature[-1], []).append(len(self.states) - 1)
 
@@ -67,6 +69,10 @@ class Fleet:
     def alike(self) -> list[tuple[int, ...]]:
         """Return the open hosts as they are now, those of one signature together."""
         return sorted(tuple(hosts) for hosts in self._alike.values())
+
+    def closed(self) -> list[tuple[int, ...]]:
+        """Return the hosts that take nothing new, each by itself."""
+        return [(self.position[name],) for name in sorted(self._closed & self.position.keys())]
 
     def runs_on(self, wish: Wish, host: int) -> bool:
         """Return whether a replica of the runtime is on the host."""
@@ -116,11 +122,12 @@ class Fleet:
             # Addresses are no part of a signature.
             found = fit(state, demand)
             return None if found is None else (found, _score(state, demand, found))
-        key = (self._signature[host], demand)
-        if key not in self._fits:
+        known = self._fits.setdefault(demand, {})
+        number = self._signature[host]
+        if number not in known:
             found = fit(state, demand)
-            self._fits[key] = None if found is None else (found, _score(state, demand, found))
-        return self._fits[key]
+            known[number] = None if found is None else (found, _score(state, demand, found))
+        return known[number]
 
     def try_on(self, wish: Wish, replica: int, host: int) -> Placed | None:
         """Place the replica on this host, or return None when it may not or does not fit there."""
@@ -156,16 +163,14 @@ class Fleet:
         if wish.anti_affinity == REQUIRED:
             barred.append(on)
         barred = [each for each in barred if each]
-        for hosts in self._alike.values():
-            found = self.share(demand, hosts[0])
+        known = self._fits.setdefault(demand, {})
+        for number, hosts in self._alike.items():
+            found = known[number] if number in known else self.share(demand, hosts[0])
             if found is None:
                 continue
-            free = hosts if not barred else [host for host in hosts if not any(host in each for each in barred)]
-            alone = next((host for host in free if host not in avoided), None) if avoided else None
-            if alone is not None or (free and not avoided):
-                yield False, found[1], free[0] if alone is None else alone
-            elif free:
-                yield True, found[1], free[0]
+            first = _first(hosts, barred, avoided)
+            if first is not None:
+                yield first[0], found[1], first[1]
 
     def _change(self, host: int, grant: Grant, take: bool) -> None:
         state = self.states[host]
@@ -173,7 +178,7 @@ class Fleet:
             state.take(grant)
         else:
             state.put_back(grant)
-        old, new = self._signature[host], state.signature()
+        old, new = self._signature[host], self._number_of(state)
         self._signature[host] = new
         if state.capacity.host in self._closed or old == new:
             return
@@ -182,6 +187,24 @@ class Fleet:
         if not hosts:
             del self._alike[old]
         insort(self._alike.setdefault(new, []), host)
+
+    def _number_of(self, state: State) -> int:
+        return self._number.setdefault(state.signature(), len(self._number))
+
+
+def _first(
+    hosts: Iterable[int], barred: Sequence[Mapping[int, int]], avoided: Mapping[int, int]
+) -> tuple[bool, int] | None:
+    """Return the first host that is neither barred nor avoided, else the first avoided one, and which of the two."""
+    second: int | None = None
+    for host in hosts:
+        if barred and any(host in each for each in barred):
+            continue
+        if host not in avoided:
+            return False, host
+        if second is None:
+            second = host
+    return None if second is None else (True, second)
 
 
 def _score(state: State, demand: Demand, share: Share) -> Score:

@@ -91,10 +91,16 @@ def _nodes(host: Host, policy: Policy, page_kib: int, pool_mib: dict[int, int]) 
             spare = 1 if len(mine) >= _CORES_THAT_SPARE_ONE else 0
         # Rounded up: the sum over the nodes is never less than what is to be kept.
         share = -(-kept * size_mib // all_mib) if all_mib else 0
-        memory = pool_mib.get(number, 0) if page_kib else max(0, size_mib - share)
+        memory = pool_mib.get(number, 0) if page_kib else _rounded(max(0, size_mib - share))
         known = tuple(far for other, far in zip(order, distances, strict=False) if other in sizes)
         nodes.append(Node(number, tuple(mine[spare:]), memory, known))
     return tuple(nodes)
+
+
+def _rounded(size_mib: int) -> int:
+    """Return a node's memory rounded down, for the next kernel, which finds a few MiB less, must not move anything."""
+    step = 1024 if size_mib >= 16 * 1024 else 64
+    return size_mib // step * step
 
 
 def _units(host: Host, nodes: Sequence[Node], policy: Policy) -> tuple[tuple[Unit, ...], tuple[LeftOut, ...]]:

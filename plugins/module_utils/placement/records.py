@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .data import DataError, integer, items, mapping, text, whole_numbers
+from .data import DataError, integer, items, mapping, text, texts, whole_numbers
 from .demand import Wish
 from .fleet import Fleet, Placed
 from .state import Core, Grant, State
@@ -27,7 +27,8 @@ class Record:
     cpu_count: int
     memory: tuple[tuple[int, int], ...]
     hugepage_kib: int
-    groups: frozenset[int]
+    groups: tuple[int, ...]
+    devices: tuple[str, ...]
     demand: Mapping[str, Any]
     data: Mapping[str, Any]
 
@@ -72,7 +73,8 @@ def _record(data: Mapping[str, Any]) -> Record:
             (integer(each, "node", where), integer(each, "mib", where)) for each in items(data, "memory", where)
         ),
         hugepage_kib=integer(data, "hugepage_kib", where),
-        groups=frozenset(whole_numbers(data.get("groups"), f"{where}, groups")),
+        groups=whole_numbers(data.get("groups"), f"{where}, groups"),
+        devices=texts(data, "devices", where),
         demand=mapping(data.get("demand"), f"{where}, demand"),
         data=data,
     )
@@ -95,13 +97,14 @@ def grant_of(record: Record, state: State) -> Grant | str:
             return f"has no NUMA node {node_number} any more"
     if record.hugepage_kib != state.capacity.hugepage_kib:
         return f"gives pages of {state.capacity.hugepage_kib} KiB now, not {record.hugepage_kib} KiB"
-    units = tuple(sorted({state.unit_of[group] for group in record.groups if group in state.unit_of}))
-    had = {bdf for unit in units for bdf in state.capacity.units[unit].devices}
-    lost = record.groups.difference(*(state.capacity.units[unit].groups for unit in units))
+    # By address: the kernel may number the groups otherwise at its next boot.
+    lost = set(record.devices) - state.unit_of.keys()
     if lost:
-        return f"has no IOMMU group {min(lost)} to give any more"
-    if had != set(record.data.get("devices", ())):
-        return "has other devices in its IOMMU groups now"
+        return f"has no device {min(lost)} to give any more"
+    units = tuple(sorted({state.unit_of[bdf] for bdf in record.devices}))
+    more = {bdf for unit in units for bdf in state.capacity.units[unit].devices} - set(record.devices)
+    if more:
+        return f"has {min(more)} in the same IOMMU group now"
     return Grant(
         cpu_count=record.cpu_count,
         cores=tuple((position, tuple(mine)) for position, mine in cores.items()),
@@ -143,9 +146,9 @@ def changed(record: Record, wish: Wish) -> str | None:
         if old != value:
             unit = " MiB" if key.endswith("_mib") else ""
             return f"spec.resources.{names.get(key, key.removesuffix('_mib'))} is {value}{unit}, was {old}{unit}"
-    devices = set(wish.demand.devices)
-    if devices and not devices <= set(record.data.get("devices", ())):
-        return f"spec.placement.devices names {min(devices)}"
+    missing = set(wish.demand.devices) - set(record.devices)
+    if missing:
+        return f"spec.placement.devices names {min(missing)}"
     node = wish.demand.numa_node
     if node is not None and any(number != node for number, _size in record.memory):
         return f"spec.placement.numa_node is {node}"

@@ -45,7 +45,7 @@ def plan_of(outcome: Outcome, options: Options) -> dict[str, Any]:
     explainer = Explainer(outcome.fleet)
     placements = {key: record.data for key, record in outcome.left_alone.items()}
     for key, placed in outcome.fleet.placed.items():
-        if outcome.pinned.get(key) is placed:
+        if outcome.pinned.get(key) is placed and _groups(outcome, placed) == outcome.records[key].groups:
             placements[key] = outcome.records[key].data
         else:
             placements[key] = placement_of(outcome.fleet, placed)
@@ -98,10 +98,15 @@ def _change(outcome: Outcome, explainer: Explainer, key: Key, placement: Mapping
     }
 
 
+def _groups(outcome: Outcome, placed: Placed) -> tuple[int, ...]:
+    units = outcome.fleet.states[placed.host].capacity.units
+    return tuple(sorted(group for unit in placed.grant.units for group in units[unit].groups))
+
+
 def _same(placement: Mapping[str, Any], record: Record) -> bool:
     if placement is record.data:
         return True
-    names = ("host", "cpu_count", "cpus", "memory", "hugepage_kib", "groups", "devices")
+    names = ("host", "cpu_count", "cpus", "memory", "hugepage_kib", "devices")
     return all(placement[name] == record.data.get(name) for name in names)
 
 

@@ -79,9 +79,9 @@ class State:
         }
 
     @cached_property
-    def unit_of(self) -> dict[int, int]:
-        """Return the unit's position for each IOMMU group, given out or not."""
-        return {group: position for position, unit in enumerate(self.capacity.units) for group in unit.groups}
+    def unit_of(self) -> dict[str, int]:
+        """Return the unit's position for each device, given out or not."""
+        return {bdf: position for position, unit in enumerate(self.capacity.units) for bdf in unit.devices}
 
     def signature(self) -> Signature:
         """Return what decides what fits: hosts with equal ones are equally full and of one shape."""

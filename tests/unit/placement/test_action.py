@@ -101,7 +101,7 @@ TABLE = """\
 +  small    b     -                                1: 0           1Gi node 0    new runtime
 replicas: 2 to add, 1 that do not fit
 huge does not fit (replica 0): asks for 1 x nvidia-a40, 1 CPUs, 1024 MiB, which no host has free
-    nearest: a lacks 1 accelerators
+    nearest: a lacks 1 accelerator
 
 host  accelerators  cpus  memory     replicas
 a     2/2           6/16  20Gi/32Gi  1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -247,7 +248,16 @@ class TestWhatRuns:
             for each in self.FLEET
         ]
         found = plan(fleet, list(self.WANTED), self.before())
-        assert why(found, "s") == ("move", f"{mine['host']} has no IOMMU group {mine['groups'][0]} to give any more")
+        assert why(found, "s") == ("move", f"{mine['host']} has no device {mine['devices'][0]} to give any more")
+
+    def test_stays_when_the_kernel_numbers_the_groups_otherwise(self) -> None:
+        fleet = [
+            replace(each, units=tuple(replace(unit, groups=(unit.groups[0] + 7,)) for unit in each.units))
+            for each in self.FLEET
+        ]
+        found = plan(fleet, list(self.WANTED), self.before())
+        assert {each["action"] for each in found["changes"]} == {"keep"}
+        assert placed(found, "s")["groups"] == [placed(self.before(), "s")["groups"][0] + 7]
 
     def test_leaves_a_host_that_is_drained(self) -> None:
         found = plan([*self.FLEET, host("c", [A40] * 4)], list(self.WANTED), self.before(), drain=frozenset({"a"}))
@@ -304,12 +314,12 @@ class TestWhatRuns:
         (
             {"accelerators": 2, "cpu": 9},
             "asks for 2 x any accelerator, 9 CPUs, 1024 MiB, which no host has free",
-            "nearest: a lacks 1 CPUs; there cpu 8 would fit",
+            "nearest: a lacks 1 CPU; there cpu 8 would fit",
         ),
         (
             {"memory_gib": 100},
             "which no host has free",
-            "nearest: a lacks 36864 MiB of memory; there memory 65536 would fit",
+            "nearest: a lacks 36864 MiB of memory; there memory 65536Mi would fit",
         ),
     ],
 )
