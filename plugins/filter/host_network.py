@@ -11,6 +11,7 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.vllmd.platform.plugins.module_utils import guest_config, runtime_network
 from ansible_collections.vllmd.platform.plugins.module_utils.runtime_network_files import guest_files, network_files
+from ansible_collections.vllmd.platform.plugins.module_utils.runtime_replicas import ReplicaError, replicas_on
 from ansible_collections.vllmd.platform.plugins.module_utils.runtime_units import PlacementError, placement_drop_in
 
 
@@ -46,6 +47,18 @@ def _placed(network: runtime_network.Network, runtime: dict[str, Any], address: 
     placed["guest"] = {**runtime["guest"], "network": guest_config.guest_network(spec["network"])}
     placed["launcher"] = {**runtime["launcher"], "network": guest_config.launcher_network(placed)}
     return placed
+
+
+def runtimes_placed(
+    runtimes: list[dict[str, Any]], placements: list[dict[str, Any]], host: str
+) -> list[dict[str, Any]]:
+    """Return the replicas that a plan's ``placements`` put on ``host``, each in the shape of a runtime."""
+    try:
+        return replicas_on(runtimes, placements, host)
+    except ReplicaError as error:
+        raise AnsibleFilterError(str(error)) from None
+    except (KeyError, TypeError) as error:
+        raise AnsibleFilterError(f"the plan's placements miss {error}; give those of schema version 1") from None
 
 
 def files_of_network(entries: list[dict[str, Any]], settings: Mapping[str, Any], user: str) -> list[dict[str, str]]:
@@ -84,4 +97,5 @@ class FilterModule:
             "runtime_placement": runtime_placement,
             "runtime_tap": runtime_network.tap_name,
             "runtimes_in_network": runtimes_in_network,
+            "runtimes_placed": runtimes_placed,
         }

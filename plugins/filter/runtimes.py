@@ -99,6 +99,8 @@ def hypervisor_runtimes(
         if network["mode"] == "isolated":
             address = network["address"].partition("/")[0]
             entries[-1]["isolated"] = {"address": address, "allow": network["allow"]}
+        # From a plan: the CPUs and NUMA nodes that are this replica's.
+        entries[-1].update(runtime.get("place", {}))
     return entries
 
 

@@ -10,8 +10,13 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.vllmd.platform.plugins.filter.host_network import FilterModule
 from ansible_collections.vllmd.platform.plugins.filter.runtimes import hypervisor_runtimes
-from ansible_collections.vllmd.platform.plugins.module_utils.guest_config import launcher_settings, runtime_json
+from ansible_collections.vllmd.platform.plugins.module_utils.guest_config import (
+    launcher_settings,
+    runtime_json,
+    runtime_uid,
+)
 from ansible_collections.vllmd.platform.plugins.module_utils.manifests import load_runtimes
+from vllmd_hypervisor.memory import parse_memory
 
 FILTERS = FilterModule().filters()
 SETTINGS = {"subnet": "10.213.0.0/24", "uplink": "eth0", "dns": ["192.0.2.53"]}
@@ -82,3 +87,42 @@ def test_what_is_not_possible_is_one_sentence() -> None:
 def test_a_placement_is_a_drop_in_only_when_there_is_one() -> None:
     assert FILTERS["runtime_placement"]({"name": "a"}) == ""
     assert "AllowedCPUs=0-1\n" in FILTERS["runtime_placement"]({"name": "a", "cpus": [1, 0], "numa_nodes": [0]})
+
+
+PLACEMENT = {
+    "id": "a.1",
+    "runtime": "a",
+    "replica": 1,
+    "host": "gpu-1",
+    "cpu_count": 6,
+    "cpus": [3, 2, 10, 11, 4, 5],
+    "memory_mib": 8192,
+    "hugepage_kib": 2048,
+    "memory": [{"node": 1, "mib": 2048}, {"node": 0, "mib": 6144}],
+    "groups": [14, 9],
+    "devices": ["0000:01:00.0", "0000:01:00.1", "0000:02:00.0"],
+    "accelerators": [],
+    "demand": {},
+}
+
+
+def test_a_placement_becomes_a_replica_with_what_it_was_given() -> None:
+    elsewhere = {**PLACEMENT, "id": "a", "replica": 0, "host": "gpu-2"}
+    (replica,) = FILTERS["runtimes_placed"]([runtime("a", ISOLATED)], [PLACEMENT, elsewhere], "gpu-1")
+    (entry,) = hypervisor_runtimes(FILTERS["runtimes_in_network"]([replica], SETTINGS), [IMAGE])
+    assert (entry["name"], entry["cpu_count"]) == ("a.1", 6)
+    assert entry["memory"] == "size=8192M,shared=on,hugepages=on,hugepage_size=2048K"
+    assert parse_memory(entry["memory"]).hugepage_size == 2 * 2**20
+    assert entry["devices"] == ["/dev/vfio/9", "/dev/vfio/14"]
+    assert (entry["cpus"], entry["numa_nodes"]) == ([2, 3, 4, 5, 10, 11], [0, 1])
+    assert replica["guest"]["uid"] == runtime_uid("a.1")
+    assert f"vllmd.uid={runtime_uid('a.1')}" in entry["cmdline"]
+    assert "AllowedCPUs=2-5,10-11\n" in FILTERS["runtime_placement"](entry)
+
+
+def test_a_plan_of_other_manifests_is_one_sentence() -> None:
+    with pytest.raises(AnsibleFilterError, match=r"the plan places a\.1 on gpu-1, but no manifest names a; plan again"):
+        FILTERS["runtimes_placed"]([], [PLACEMENT], "gpu-1")
+    with pytest.raises(AnsibleFilterError, match="the plan's placements miss 'groups'"):
+        placement = {name: value for name, value in PLACEMENT.items() if name != "groups"}
+        FILTERS["runtimes_placed"]([runtime("a", ISOLATED)], [placement], "gpu-1")
