@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help run precheck stop status image lock-image gc clean distclean test lint sanity unit molecule bench collection lock
+.PHONY: help run precheck plan stop status image lock-image gc clean distclean test lint sanity unit molecule bench collection lock
 
 INVENTORY ?= inventories/local
 PROFILE ?= cpu
@@ -22,6 +22,9 @@ run: ## from a fresh machine to a chat answer: packages, image, virtual machine,
 
 precheck: ## what the hosts can do and what they lack; changes nothing on them; exit status 0 ready, 2 not
 	@scripts/bootstrap run && scripts/precheck -i $(INVENTORY) $(ARGS)
+
+plan: ## which replica runs where, and what that changes; ARGS=--check writes no plan
+	@scripts/play playbooks/plan.yml -i $(INVENTORY) $(ARGS)
 
 status: ## what runs here, and how to reach it
 	@scripts/play playbooks/status.yml -i $(INVENTORY) $(ARGS)

@@ -67,6 +67,12 @@ def hypervisor_runtimes(
                 f"runtime {name} names image {wanted['name']} {wanted['version']}, which was not verified; "
                 f"verified: {known}"
             )
+        network = runtime["spec"]["network"]
+        if network["mode"] == "isolated" and not network.get("address"):
+            raise AnsibleFilterError(
+                f"runtime {name} wants spec.network.mode isolated, but its host has no such network; "
+                "set hypervisor_network for the host"
+            )
         settings = runtime["launcher"]
         url = api_url(runtime)
         cache = runtime["spec"]["storage"]["cache"] or {}
@@ -90,6 +96,11 @@ def hypervisor_runtimes(
                 "health_url": f"{url}/health" if url else "",
             }
         )
+        if network["mode"] == "isolated":
+            address = network["address"].partition("/")[0]
+            entries[-1]["isolated"] = {"address": address, "allow": network["allow"]}
+        # From a plan: the CPUs and NUMA nodes that are this replica's.
+        entries[-1].update(runtime.get("place", {}))
     return entries
 
 

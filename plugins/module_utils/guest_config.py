@@ -2,7 +2,7 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """From a validated Runtime to what its virtual machine reads: launcher settings and the config image's files.
 
-Pure functions over the dicts that ``manifests.load_runtime`` returns. Standard library only, because the config image
+Pure functions over the dicts that ``manifests.load_runtimes`` returns. Standard library only, because the config image
 is written on hypervisor hosts.
 """
 
@@ -11,11 +11,14 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import re
 import uuid
 from typing import Any
 
 GUEST_MODELS_DIRPATH = "/var/lib/vllmd/models"
 GUEST_API_PORT = 8000
+#: kubernetes.io, "Bootstrap Tokens".
+_TOKEN = re.compile(r"[a-z0-9]{6}\.[a-z0-9]{16}", re.ASCII)
 #: Namespace of runtime uids: the same name gives the same uid on every host and at every run.
 _UID_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "runtime.vllmd.com")
 
@@ -81,7 +84,41 @@ def _optional(spec: dict[str, Any]) -> dict[str, Any]:
         found["storage"] = {"cache": {"format": cache["format"], "required": cache["required"]}}
     if not spec.get("monitoring", {}).get("node_exporter", True):
         found["monitoring"] = {"node_exporter": False}
+    if spec.get("kubernetes"):
+        found["kubernetes"] = {name: value for name, value in spec["kubernetes"].items() if value}
     return found
+
+
+def with_token(guest: dict[str, Any], token: str | None) -> dict[str, Any]:
+    """Return the guest's ``runtime.json`` with the bootstrap token of the cluster that it names.
+
+    The token is no part of what `runtime_json` returns, so that results and loops of a playbook never hold it. Raises
+    ConfigError when only one of the two, section and token, is there or the token is none; the message has no token.
+    """
+    section = guest.get("kubernetes")
+    if section is None:
+        if token:
+            raise ConfigError("kubernetes_token is given, but guest has no kubernetes; remove one or add the other")
+        return guest
+    if not token:
+        raise ConfigError(
+            f"guest is to join {section['api_endpoint']} without a token; give kubernetes_token "
+            "(in the playbooks: vllmd_kubernetes_tokens, by api_endpoint)"
+        )
+    if not _TOKEN.fullmatch(token):
+        raise ConfigError(
+            "kubernetes_token is no bootstrap token, 6 and 16 characters of a-z and 0-9 with a dot between; "
+            "make one with 'kubeadm token create'"
+        )
+    return {**guest, "kubernetes": {**section, "token": token}}
+
+
+def without_secrets(guest: dict[str, Any]) -> dict[str, Any]:
+    """Return the guest's ``runtime.json`` without what nobody else may read: the token."""
+    if not isinstance(guest.get("kubernetes"), dict):
+        return guest
+    section = {name: value for name, value in guest["kubernetes"].items() if name != "token"}
+    return {**guest, "kubernetes": section}
 
 
 def guest_network(network: dict[str, Any]) -> dict[str, Any]:
@@ -112,9 +149,14 @@ def launcher_network(runtime: dict[str, Any]) -> str:
             f"forward={each['host_address']}:{each['host_port']}:{each['guest_port']}" for each in network["forward"]
         ]
         return ",".join(["mode=user", *forwards])
-    tap = network.get("tap") or "vm" + hashlib.sha256(runtime["metadata"]["name"].encode()).hexdigest()[:10]
+    tap = network.get("tap") or tap_name(runtime["metadata"]["name"])
     optional = [f"{key}={network[key]}" for key in ("bridge", "mac") if network.get(key)]
     return ",".join(["mode=tap", f"tap={tap}", *optional])
+
+
+def tap_name(name: str) -> str:
+    """Return the name of the tap of the runtime ``name``: always the same, and short enough for the kernel."""
+    return "vm" + hashlib.sha256(name.encode()).hexdigest()[:10]
 
 
 def launcher_settings(runtime: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import difflib
 import ipaddress
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -19,9 +19,24 @@ try:
 except ImportError:  # schema_problems() says so
     jsonschema = None  # type: ignore[assignment]
 
+from . import quantities
 from .yaml_marks import Document, Path, dotted
 
 SCHEMA_PATH = FilePath(__file__).parent / "schemas" / "runtime-v1alpha1.schema.json"
+
+
+#: Sentences for what people write that no rule of the schema can explain: by field, by field and value.
+_FIELD_SENTENCES = {
+    "spec.kubernetes.token": (
+        "not allowed: a manifest is no place for a secret; set vllmd_kubernetes_tokens in the inventory"
+    ),
+}
+_VALUE_SENTENCES = {
+    ("spec.target", "kubernetes"): "a runtime is a virtual machine; to make it a node of a cluster set spec.kubernetes",
+}
+#: What may hold a secret is not repeated in a message.
+_HIDDEN = ("spec.engine_environment",)
+_SHORTEST_PREFIX = 3
 
 
 @dataclass(frozen=True, order=True)
@@ -49,7 +64,16 @@ def schema_problems(document: Document) -> Iterator[Problem]:
         elif path not in by_field or error.validator == "type":
             by_field[path] = error
     for path, error in by_field.items():
-        yield problem(document, path, f"found {_found(document, path)}; allowed: {_allowed(error)}")
+        if isinstance(error.cause, quantities.QuantityError):
+            yield problem(document, path, f"found {error.cause}")
+            continue
+        hint = _VALUE_SENTENCES.get((dotted(path), str(error.instance)[:80]))
+        if not hint and error.validator in ("const", "enum"):
+            known = [error.schema["const"]] if error.validator == "const" else error.schema["enum"]
+            near = nearest(str(error.instance), known) if isinstance(error.instance, str) else None
+            hint = f"did you mean {near}?" if near else None
+        end = f" ({hint})" if hint else ""
+        yield problem(document, path, f"found {_found(document, path)}; allowed: {_allowed(error)}{end}")
 
 
 def _object_problems(document: Document, path: Path, error: Any) -> Iterator[Problem]:
@@ -58,9 +82,13 @@ def _object_problems(document: Document, path: Path, error: Any) -> Iterator[Pro
         known = sorted(error.schema.get("properties", {}))
         for key in error.instance:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f" (did you mean {near[0]}?)" if near else ""
-                yield problem(document, (*path, key), f"unknown field; allowed: {', '.join(known)}{hint}")
+                field = dotted((*path, key))
+                message = _FIELD_SENTENCES.get(field)
+                if message is None:
+                    near = nearest(key, known) or _elsewhere(field, key)
+                    hint = f" (did you mean {near}?)" if near else ""
+                    message = f"unknown field; allowed: {', '.join(known)}{hint}"
+                yield problem(document, (*path, key), message)
     elif error.validator == "required":
         for key in error.validator_value:
             if key not in error.instance:
@@ -72,6 +100,48 @@ def _object_problems(document: Document, path: Path, error: Any) -> Iterator[Pro
                     yield problem(document, (*path, key), f"needs {other} beside it; add {other} or remove {key}")
 
 
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the one of ``known`` that ``word`` is most likely meant to be, or None."""
+    plain = {_plain(each): each for each in known}
+    wanted = _plain(word[:80])
+    begins = [each for each in plain if each.startswith(wanted)] if len(wanted) >= _SHORTEST_PREFIX else []
+    if len(begins) == 1:
+        return plain[begins[0]]
+    near = difflib.get_close_matches(wanted, plain, n=1)
+    return plain[near[0]] if near else None
+
+
+def _plain(word: str) -> str:
+    return word.replace("_", "").replace("-", "").casefold()
+
+
+def _elsewhere(field: str, key: str) -> str | None:
+    """Return the only field of the schema with the name ``key``, wherever it is; None when there are several."""
+    found = [each for each in known_fields() if _plain(each.rpartition(".")[2]) == _plain(key[:80]) and each != field]
+    return found[0] if len(found) == 1 else None
+
+
+def known_fields() -> list[str]:
+    """Return the dotted path of every field of a Runtime; ``[]`` stands for any place in a list."""
+    if "fields" not in _CACHE:
+        _CACHE["fields"] = sorted(set(_fields(_schema(), "")))
+    fields: list[str] = _CACHE["fields"]
+    return fields
+
+
+def _fields(schema: dict[str, Any], path: str) -> Iterator[str]:
+    if "$ref" in schema:
+        schema = _schema()["$defs"][schema["$ref"].rpartition("/")[2]]
+    if isinstance(schema.get("items"), dict):
+        yield from _fields(schema["items"], f"{path}[]")
+    variants = [variant["then"] for variant in schema.get("allOf", [])]
+    for each in [schema, *variants]:
+        for name, below in each.get("properties", {}).items():
+            field = f"{path}.{name}" if path else name
+            yield field
+            yield from _fields(below if isinstance(below, dict) else {}, field)
+
+
 def problem(document: Document, path: Path, message: str) -> Problem:
     """Return ``message`` about the field at ``path``, with the field's place."""
     mark = document.mark(path)
@@ -81,11 +151,13 @@ def problem(document: Document, path: Path, message: str) -> Problem:
 def _found(document: Document, path: Path) -> str:
     """Return the field's value as the author wrote it, shortened to one line."""
     source = document.sources.get(path)
+    if source and dotted(path).startswith(_HIDDEN):
+        return "a value that is not shown"
     if source is None:
         return "a mapping" if isinstance(_value_at(document.data, path), dict) else "a list"
     if source == "" and _value_at(document.data, path) is None:
         return "nothing"
-    text = json.dumps(source, ensure_ascii=False) if not source.isprintable() else repr(source)
+    text = json.dumps(source) if not source.isprintable() else repr(source)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -101,6 +173,8 @@ def _allowed(error: Any) -> str:
         return str(schema["const"])
     if error.validator == "enum":
         return ", ".join(str(value) for value in schema["enum"])
+    if error.validator == "anyOf":
+        return str(schema["description"])
     if error.validator == "uniqueItems":
         return "each entry once"
     return _describe(schema)
@@ -137,7 +211,7 @@ def _schema() -> dict[str, Any]:
 
 
 def _validator() -> Any:
-    """Return the schema's validator, with three of Python's looser readings made exact."""
+    """Return the schema's validator, with Python's looser readings made exact."""
     if "validator" not in _CACHE:
         base = jsonschema.Draft202012Validator
         integers = base.TYPE_CHECKER.redefine(
@@ -147,6 +221,9 @@ def _validator() -> Any:
         formats = jsonschema.FormatChecker(formats=())
         formats.checks("ipv4", raises=ValueError)(_is_ipv4)
         formats.checks("ipv4-interface", raises=ValueError)(_is_ipv4_interface)
+        formats.checks("ipv4-network", raises=ValueError)(_is_ipv4_network)
+        formats.checks("bytes", raises=ValueError)(lambda value: _is_quantity(quantities.parse_bytes, value))
+        formats.checks("cpus", raises=ValueError)(lambda value: _is_quantity(quantities.parse_millis, value))
         _CACHE["validator"] = exact(_schema(), format_checker=formats)
     return _CACHE["validator"]
 
@@ -163,3 +240,12 @@ def _is_ipv4(value: object) -> bool:
 
 def _is_ipv4_interface(value: object) -> bool:
     return not isinstance(value, str) or ("/" in value and bool(ipaddress.IPv4Interface(value)))
+
+
+def _is_ipv4_network(value: object) -> bool:
+    return not isinstance(value, str) or bool(ipaddress.IPv4Network(value))
+
+
+def _is_quantity(parse: Callable[[Any], int], value: object) -> bool:
+    known = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+    return not known or parse(value) >= 0  # QuantityError says why not

@@ -1,9 +1,9 @@
 # Copyright: (c) 2025, vllmd.platform maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Read one YAML document as plain data together with the line and column of every field.
+"""Read YAML documents as plain data together with the line and column of every field.
 
-Stricter than ``yaml.safe_load`` on purpose: a second document, a duplicate key, an alias or a tag would each be read
-silently as something that the author may not have meant.
+Stricter than ``yaml.safe_load_all`` on purpose: a duplicate key, an alias, a merge key, a tag, or a number such as 010
+(eight in YAML 1.1) would each be read silently as something that the author may not have meant.
 """
 
 from __future__ import annotations
@@ -22,6 +22,13 @@ Path = tuple["str | int", ...]
 #: A manifest is a page of text. The limits keep a hostile file from costing memory or recursion.
 LARGEST_BYTES = 1024 * 1024
 DEEPEST_LEVEL = 24
+#: The forms that YAML 1.1 and YAML 1.2 read as the same number; the others (0b1, 010, 1_000, 1:30) are text.
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9A-Fa-f]+", re.ASCII),
+    "tag:yaml.org,2002:float": re.compile(
+        r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", re.ASCII
+    ),
+}
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq"))
 
@@ -35,7 +42,7 @@ class Mark:
 
 
 class YamlProblem(Exception):
-    """The text is not one plain YAML document; ``message`` is one line without the place."""
+    """The text is not plain YAML; ``message`` is one line without the place."""
 
     def __init__(self, mark: Mark, message: str) -> None:
         super().__init__(message)
@@ -62,11 +69,11 @@ class Document:
         return Mark(1, 1)
 
 
-def load(text: str) -> Document:
-    """Parse ``text``, which must hold exactly one document, and return it with its places.
+def load_all(text: str) -> list[Document]:
+    """Parse ``text`` and return its documents with their places; empty ones among several are left out.
 
-    Raises YamlProblem for text that is no YAML, empty, several documents, or that uses aliases, tags, duplicate keys
-    or keys that are not strings. Never raises anything else for any text.
+    Raises YamlProblem for text that is no YAML or empty, or that uses aliases, merge keys, tags, duplicate keys or keys
+    that are not strings. Never raises anything else for any text.
     """
     if yaml is None:
         raise YamlProblem(Mark(1, 1), "cannot be read: the Python package PyYAML is missing; install PyYAML")
@@ -74,7 +81,7 @@ def load(text: str) -> Document:
         raise YamlProblem(Mark(1, 1), f"the file has {len(text)} characters; allowed: at most {LARGEST_BYTES}")
     try:
         _check_events(text)
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        roots = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
     except yaml.MarkedYAMLError as error:
         raise YamlProblem(_mark(error.problem_mark or error.context_mark), _yaml_sentence(error)) from None
     except yaml.reader.ReaderError as error:
@@ -83,11 +90,20 @@ def load(text: str) -> Document:
         raise YamlProblem(Mark(line, column), f"not YAML: character #x{error.character:04x} is not allowed") from None
     except ValueError as error:  # PyYAML's scanner converts escapes such as \U99999999 without a check
         raise YamlProblem(Mark(1, 1), f"not YAML: {' '.join(str(error).split())[:120]}") from None
-    if root is None:
+    documents = [_document(root, text) for root in roots if not _is_empty(root)]
+    if not documents:
         raise YamlProblem(Mark(1, 1), "the file is empty; expected a mapping with apiVersion, kind, metadata and spec")
+    return documents
+
+
+def _document(root: Any, text: str) -> Document:
     builder = _Builder(text)
     data = builder.build(root, ())
     return Document(data, builder.keys, builder.values, builder.sources)
+
+
+def _is_empty(root: Any) -> bool:
+    return isinstance(root, yaml.ScalarNode) and root.tag == "tag:yaml.org,2002:null" and root.value == ""
 
 
 def _mark(mark: Any) -> Mark:
@@ -101,19 +117,15 @@ def _yaml_sentence(error: Any) -> str:
 
 def _check_events(text: str) -> None:
     """Refuse what needs no tree to be seen. The parser is a state machine, so depth costs no recursion here."""
-    depth = documents = 0
+    depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         mark = _mark(event.start_mark)
-        if isinstance(event, yaml.DocumentStartEvent):
-            documents += 1
-            if documents > 1:
-                raise YamlProblem(mark, "a second document begins here; allowed: one Runtime per file; split the file")
-        elif isinstance(event, yaml.AliasEvent):
+        if isinstance(event, yaml.AliasEvent):
             raise YamlProblem(mark, f"alias *{event.anchor}: aliases are not allowed; write the value out")
-        elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             depth += 1
             if depth > DEEPEST_LEVEL:
-                raise YamlProblem(mark, f"nested deeper than {DEEPEST_LEVEL} levels; a Runtime has at most 6")
+                raise YamlProblem(mark, f"nested deeper than {DEEPEST_LEVEL} levels; a Runtime has at most 7")
         elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
             depth -= 1
 
@@ -144,6 +156,8 @@ class _Builder:
         pairs: dict[str, Any] = {}
         for key_node, value_node in node.value:
             mark = _mark(key_node.start_mark)
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise YamlProblem(mark, "merge key <<: merge keys are not allowed; write the fields out")
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
                 found = self._text[key_node.start_mark.index : key_node.end_mark.index][:40]
                 raise YamlProblem(mark, f"field name {found!r} is not a string; put it in quotes")
@@ -165,6 +179,9 @@ class _Builder:
         if node.style is None and node.tag == "tag:yaml.org,2002:timestamp":
             return node.value  # a date is text here: no field holds one
         if node.tag in ("tag:yaml.org,2002:merge", "tag:yaml.org,2002:value"):
+            return node.value
+        number = _NUMBERS.get(node.tag)
+        if number and node.style is None and not number.fullmatch(node.value):
             return node.value
         self._plain_tag(node, mark)
         if _SURROGATES.search(node.value):

@@ -24,7 +24,7 @@ attributes:
     description: The image is made and compared, but not written.
     support: full
   diff_mode:
-    description: Shows C(vllmd/runtime.json) before and after; values of C(environment) are hidden.
+    description: Shows C(vllmd/runtime.json) before and after; values of C(environment) and tokens are hidden.
     support: full
 options:
   path:
@@ -37,6 +37,13 @@ options:
         returns it in C(guest).
       - Required when O(state=present).
     type: dict
+  kubernetes_token:
+    description:
+      - The bootstrap token of the cluster that the guest joins. Required when O(guest) has C(kubernetes), which comes
+        without one.
+      - A guest joins once, and a running one needs no token. So an image that differs in the token alone is replaced
+        but keeps its modification time, by which role hypervisor decides to restart.
+    type: str
   state:
     description: Whether the image exists.
     type: str
@@ -81,6 +88,7 @@ size_bytes:
 
 import hashlib
 import json
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -118,11 +126,11 @@ def current_guest(path: Path, work: Path) -> dict[str, Any]:
 
 def difference(path: Path, before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]:
     """Return Ansible's diff of two ``runtime.json`` dicts without the values of the environment."""
-    shown = []
+    shown: list[str] = []
     old = before.get("environment", {})
-    for guest in (before, after):
+    for guest in (guest_config.without_secrets(before), guest_config.without_secrets(after)):
         hidden = {
-            name: "(hidden)" if guest is before or old.get(name) == value else "(hidden, changed)"
+            name: "(hidden)" if not shown or old.get(name) == value else "(hidden, changed)"
             for name, value in guest.get("environment", {}).items()
         }
         text = json.dumps({**guest, "environment": hidden}, indent=2, sort_keys=True) + "\n" if guest else ""
@@ -131,9 +139,14 @@ def difference(path: Path, before: dict[str, Any], after: dict[str, Any]) -> dic
     return {"before_header": header, "after_header": header, "before": shown[0], "after": shown[1]}
 
 
+def same_but_for_secrets(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Return whether two ``runtime.json`` dicts differ in a token at most."""
+    return guest_config.without_secrets(before) == guest_config.without_secrets(after)
+
+
 def present(module: AnsibleModule, path: Path) -> dict[str, Any]:
     """Make the image and replace ``path`` when its bytes differ. Returns the task's result."""
-    guest = module.params["guest"]
+    guest = guest_config.with_token(module.params["guest"], module.params["kubernetes_token"])
     result: dict[str, Any] = {"changed": False}
     with tempfile.TemporaryDirectory(dir=module.tmpdir) as name:
         work = Path(name)
@@ -145,9 +158,13 @@ def present(module: AnsibleModule, path: Path) -> dict[str, Any]:
         exists = path.is_file()
         if not exists or path.read_bytes() != image:
             result["changed"] = True
-            result["diff"] = difference(path, current_guest(path, work) if exists else {}, guest)
+            before = current_guest(path, work) if exists else {}
+            result["diff"] = difference(path, before, guest)
             if not module.check_mode:
+                written = path.stat() if exists else None
                 atomic.write_file(path, image, 0o640)
+                if written and before != guest and same_but_for_secrets(before, guest):
+                    os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns))
     if path.is_file():
         arguments = module.load_file_common_arguments(module.params)
         result["changed"] = module.set_fs_attributes_if_different(arguments, result["changed"])
@@ -169,6 +186,7 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "guest": {"type": "dict"},
+            "kubernetes_token": {"type": "str", "no_log": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "mode": {"type": "raw", "default": "0640"},
         },
@@ -179,7 +197,7 @@ def main() -> None:
     path = Path(module.params["path"])
     try:
         result = present(module, path) if module.params["state"] == "present" else absent(module, path)
-    except config_iso.IsoError as error:
+    except (config_iso.IsoError, guest_config.ConfigError) as error:
         module.fail_json(msg=str(error))
     except (KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__} {error}"

@@ -31,7 +31,8 @@ options:
   path:
     description:
       - Manifest files on the controller. A directory stands for its C(*.yaml) and C(*.yml) files.
-      - Each file holds exactly one Runtime. Names are unique over all files.
+      - A file may hold several documents, each one Runtime. Names are unique over all files.
+      - A file that is named twice is read once.
     type: list
     elements: str
     required: true
@@ -62,7 +63,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 runtimes:
-  description: One entry per manifest, in the order of the files.
+  description: One entry per Runtime, in the order of the files and of the documents in them.
   returned: success
   type: list
   elements: dict
@@ -73,18 +74,18 @@ runtimes:
     spec:
       description:
         - The manifest's C(spec) with defaults applied and C(engine) in kebab-case.
-        - C(resources) also holds C(memory_bytes), C(memory_mib), C(accelerator_memory_bytes) and
+        - C(resources) also holds C(cpu_millis), C(memory_bytes), C(memory_mib), C(accelerator_memory_bytes) and
           C(accelerator_memory_mib), rounded up.
       type: dict
     guest:
-      description: The content of C(vllmd/runtime.json) on the config image.
+      description: The content of C(vllmd/runtime.json) on the config image, without any secret of a cluster.
       type: dict
     launcher:
       description: Launcher settings, C(cpu_count), C(memory_config) and C(network).
       type: dict
       sample: {cpu_count: 4, memory_config: "size=16384M,shared=on", network: "mode=user,forward=127.0.0.1:8000:8000"}
     source:
-      description: The C(path) and C(line) that the runtime was read from.
+      description: The C(path), and C(line) and C(column) of the name, that the runtime was read from.
       type: dict
 errors:
   description: One line per wrong field.

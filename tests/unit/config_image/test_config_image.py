@@ -101,6 +101,39 @@ def test_the_diff_names_the_field_and_hides_the_environment(tmp_path: Path) -> N
     assert "s3cr3t" not in json.dumps(result["diff"])
 
 
+CLUSTER = {"api_endpoint": "10.0.0.10:6443", "ca_pins": ["sha256:" + "0" * 64]}
+TOKENS = ("abcdef.0123456789abcdef", "ghijkl.0123456789abcdef")
+
+
+def write_with(path: Path, token: str) -> dict[str, Any]:
+    """Write the config image of a guest that joins a cluster."""
+    arguments = {"path": str(path), "guest": {**GUEST, "kubernetes": CLUSTER}, "kubernetes_token": token}
+    return modules.run("config_image", arguments, path.parent)
+
+
+def test_a_new_token_replaces_the_image_and_restarts_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "config.iso"
+    first = write_with(path, TOKENS[0])
+    assert json.loads(extract(path, "vllmd/runtime.json"))["kubernetes"] == {**CLUSTER, "token": TOKENS[0]}
+    os.utime(path, (1000, 1000))
+    second = write_with(path, TOKENS[1])
+    assert second["changed"]
+    assert second["sha256"] != first["sha256"]
+    assert path.stat().st_mtime == 1000
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert not write_with(path, TOKENS[1])["changed"]
+    assert not any(token in json.dumps([first, second]) for token in TOKENS)
+    assert write(path)["changed"]
+    assert path.stat().st_mtime > 1000
+
+
+def test_a_cluster_without_a_token_is_one_line(tmp_path: Path) -> None:
+    arguments = {"path": str(tmp_path / "config.iso"), "guest": {**GUEST, "kubernetes": CLUSTER}}
+    result = modules.run("config_image", arguments, tmp_path)
+    assert result["failed"]
+    assert result["msg"].startswith("guest is to join 10.0.0.10:6443 without a token; give kubernetes_token")
+
+
 def test_an_image_that_is_no_image_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "config.iso"
     path.write_bytes(b"not an image")

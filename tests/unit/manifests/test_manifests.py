@@ -80,6 +80,7 @@ def test_the_seeds_manifest_is_accepted_with_defaults() -> None:
     spec = load_runtime(SEED, "runtime.yaml")["spec"]
     assert spec["resources"] == {
         "cpu": 4,
+        "cpu_millis": 4000,
         "memory": "16Gi",
         "memory_bytes": 16 * 2**30,
         "memory_mib": 16384,
@@ -91,7 +92,14 @@ def test_the_seeds_manifest_is_accepted_with_defaults() -> None:
     }
     assert spec["image"] == {"name": "vllmd-cuda", "version": "latest"}
     assert spec["network"]["forward"] == [{"host_address": "127.0.0.1", "host_port": 8000, "guest_port": 8000}]
-    assert spec["placement"] == {"hosts": [], "numa_node": None, "devices": []}
+    assert spec["placement"] == {
+        "hosts": [],
+        "numa_node": None,
+        "devices": [],
+        "strategy": None,
+        "anti_affinity": "preferred",
+    }
+    assert (spec["target"], spec["priority"], spec["kubernetes"]) == ("hypervisor", 0, None)
 
 
 def test_engine_options_are_returned_in_kebab_case_and_environment_as_text() -> None:
@@ -135,14 +143,19 @@ def test_a_wrong_field_is_one_line_with_place_found_and_allowed(case: dict[str, 
             "just text\n",
             "1:1: field (document): found 'just text'; allowed: a mapping with apiVersion, kind, metadata, spec",
         ),
-        (f"{CPU}---\n{SEED}", "24:1: a second document begins here; allowed: one Runtime per file; split the file"),
+        (
+            f"{CPU}---\n{SEED}...\n---\n{CPU}",
+            "46:3: field metadata.name: 'smollm2' is also the name in runtime.yaml:4; names are unique",
+        ),
+        ("---\n---\n", "1:1: the file is empty; expected a mapping with apiVersion, kind, metadata and spec"),
+        (f"{CPU}---\nkind: Runtime\n  name: x\n", "26:7: not YAML: mapping values are not allowed here"),
         ("a: [1\nb: 2\n", "2:2: not YAML: while parsing a flow sequence, expected ',' or ']', but got ':'"),
         (
             "a:\n\t- b\n",
             "2:1: not YAML: while scanning for the next token, found character '\\t' that cannot start any token",
         ),
         ("a: \x07\n", "1:4: not YAML: character #x0007 is not allowed"),
-        ("[" * 5000, "1:25: nested deeper than 24 levels; a Runtime has at most 6"),
+        ("[" * 5000, "1:25: nested deeper than 24 levels; a Runtime has at most 7"),
         ('a: "\\ud800"\n', "1:4: half of a surrogate pair is no character; write the character itself"),
     ],
 )
@@ -171,7 +184,7 @@ def test_directories_are_read_sorted_and_names_are_unique(tmp_path: Path) -> Non
     assert [each["metadata"]["name"] for each in read_runtimes([tmp_path])] == ["smollm2", "r1-qwen32b-int8"]
     (tmp_path / "c.yaml").write_text(CPU)
     with pytest.raises(
-        ManifestError, match=r"c\.yaml:4:1: field metadata\.name: 'smollm2' is also the name in .*a\.yml:4"
+        ManifestError, match=r"c\.yaml:4:3: field metadata\.name: 'smollm2' is also the name in .*a\.yml:4"
     ):
         read_runtimes([tmp_path])
 
@@ -190,6 +203,100 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes |
     assert sentence in caught.value.problems[0]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + CPU.encode())
+    assert read_runtimes([path])[0]["metadata"]["name"] == "smollm2"
+    path.write_bytes(b"\xef\xbb\xbfkind: Runtime\nx: a\xff\n")
+    with pytest.raises(ManifestError, match=r"x\.yaml:2:5: not UTF-8 text: byte 0xff; save the file as UTF-8"):
+        read_runtimes([path])
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    with path.open("wb") as stream:
+        stream.truncate(2**40)
+    with pytest.raises(ManifestError, match=r"x\.yaml:1:1: cannot read the manifest: more than 1048576 bytes"):
+        read_runtimes([path])
+    with pytest.raises(ManifestError, match=r"/dev/zero:1:1: cannot read the manifest: not a regular file"):
+        read_runtimes([Path("/dev/zero")])
+
+
+def test_a_file_may_hold_several_runtimes_and_be_named_twice(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(f"---\n{CPU}---\n---\n{SEED}")
+    runtimes = read_runtimes([tmp_path, path, tmp_path])
+    assert [(each["metadata"]["name"], each["source"]["line"]) for each in runtimes] == [
+        ("smollm2", 5),
+        ("r1-qwen32b-int8", 30),
+    ]
+    with pytest.raises(ManifestError, match=r"x:30:3: a second Runtime, 'r1-qwen32b-int8'; allowed here: one"):
+        load_runtime(path.read_text(), "x")
+
+
+def test_the_problems_of_all_files_are_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(CPU.replace("cpu: 2", "cpu: x"))
+    (tmp_path / "b.yaml").write_text(CPU + "  scale: 1\n---\n" + SEED.replace("48Gi", "48GiB"))
+    with pytest.raises(ManifestError) as caught:
+        read_runtimes([tmp_path])
+    assert [line.rpartition("/")[2].split(": ")[0] for line in caught.value.problems] == [
+        "a.yaml:12:5",
+        "b.yaml:24:3",
+        "b.yaml:36:5",
+    ]
+
+
+def test_a_file_name_with_line_breaks_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError) as caught:
+        read_runtimes([tmp_path / "a\nb.yaml"])
+    assert len(caught.value.problems[0].splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", ["010", "1_000", "0b1", "1:30", "0o10"])
+def test_a_number_that_reads_two_ways_is_text(number: str) -> None:
+    runtime = load_runtime(CPU.replace("VLLM_CPU_KVCACHE_SPACE: 1", f"A: {number}"), "runtime.yaml")
+    assert runtime["spec"]["engine_environment"] == {"A": number}
+    assert len(problems(CPU.replace("host_port: 8001", f"host_port: {number}"))) == 1
+
+
+KUBERNETES = """\
+spec:
+  kubernetes:
+    api_endpoint: 10.0.0.10:6443
+    ca_pins: [sha256:7c2e69131a36ae2a042a339b33381c6d0d43887e2de83720eff5359e26aec866]
+    labels: {vllmd.com/model: smollm2}
+"""
+TOKEN = "abcdef.0123456789abcdef"
+
+
+def test_a_cluster_to_join_reaches_the_guest_and_its_token_only_at_the_end() -> None:
+    runtime = load_runtime(CPU.replace("spec:\n", KUBERNETES, 1), "runtime.yaml")
+    guest = guest_config.runtime_json(runtime)
+    assert guest["kubernetes"] == {
+        "api_endpoint": "10.0.0.10:6443",
+        "ca_pins": ["sha256:7c2e69131a36ae2a042a339b33381c6d0d43887e2de83720eff5359e26aec866"],
+        "labels": {"vllmd.com/model": "smollm2"},
+    }
+    full = guest_config.with_token(guest, TOKEN)
+    assert full["kubernetes"]["token"] == TOKEN
+    assert guest_config.without_secrets(full) == guest
+    with pytest.raises(guest_config.ConfigError, match="without a token; give kubernetes_token"):
+        guest_config.with_token(guest, None)
+    with pytest.raises(guest_config.ConfigError, match="no bootstrap token") as caught:
+        guest_config.with_token(guest, "hunter2")
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(guest_config.ConfigError, match="guest has no kubernetes"):
+        guest_config.with_token({"name": "x"}, TOKEN)
+
+
+def test_a_label_that_a_node_may_not_give_itself_is_refused() -> None:
+    text = CPU.replace("spec:\n", KUBERNETES.replace("vllmd.com/model", "node-role.kubernetes.io/x"), 1)
+    assert problems(text) == [
+        "runtime.yaml:9:14: field spec.kubernetes.labels.node-role.kubernetes.io/x: a node may not give itself this "
+        "label; allowed: a domain of your own, or node.kubernetes.io"
+    ]
+
+
 def test_an_empty_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="holds no manifest"):
         read_runtimes([tmp_path])
@@ -205,6 +312,14 @@ def test_an_empty_directory_is_refused(tmp_path: Path) -> None:
         (4096, 4096),
         ("0.1k", 100),
         ("1.0001k", 1001),
+        ("+1", 1),
+        (".5Ki", 512),
+        ("1.", 1),
+        ("1E", 10**18),
+        ("1E3", 1000),
+        ("5e-1", 1),
+        ("-0", 0),
+        (1.5, 2),
     ],
 )
 def test_quantities_are_kubernetes_quantities(text: str | int, size: int) -> None:
@@ -212,11 +327,32 @@ def test_quantities_are_kubernetes_quantities(text: str | int, size: int) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["", "Gi", "-1", "1gi", "1 Gi", "1m", "1GiB", "0x10", "1Ei5", "9" * 50, True, 1.5, None]
+    "text", ["", "Gi", "-1", "1gi", "1 Gi", "1m", "1GiB", "0x10", "1Ei5", "9" * 50, True, None, "1e999", "1e", "1n"]
 )
 def test_what_is_no_quantity_is_refused(text: Any) -> None:
     with pytest.raises(quantities.QuantityError, match="allowed: "):
         quantities.parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "millis", "cpus"),
+    [
+        (4, 4000, 4),
+        ("500m", 500, 1),
+        (0.5, 500, 1),
+        ("1500m", 1500, 2),
+        ("1e3m1", None, 0),
+        ("0.0001", 1, 1),
+        ("2k", 2_000_000, 2000),
+    ],
+)
+def test_cpus_are_quantities_and_a_started_one_counts_whole(text: str | float, millis: int | None, cpus: int) -> None:
+    if millis is None:
+        with pytest.raises(quantities.QuantityError, match="a number of CPUs"):
+            quantities.parse_millis(text)
+        return
+    assert quantities.parse_millis(text) == millis
+    assert quantities.to_cpus(millis) == cpus
 
 
 def test_the_guest_reads_what_the_contract_says() -> None:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.vllmd.platform.plugins.module_utils import guest_config
-from ansible_collections.vllmd.platform.plugins.module_utils.manifests import ManifestError, load_runtime
+from ansible_collections.vllmd.platform.plugins.module_utils.manifest_schema import SCHEMA_PATH
+from ansible_collections.vllmd.platform.plugins.module_utils.manifests import (
+    ManifestError,
+    load_runtimes,
+    read_runtimes,
+)
+from tests.support.schema_values import values
 
+SCHEMA = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
 VALID: dict[str, Any] = {
     "apiVersion": "vllmd.com/v1alpha1",
     "kind": "Runtime",
@@ -24,9 +32,21 @@ VALID: dict[str, Any] = {
         "engine_environment": {"A": "b"},
         "image": {"name": "vllmd-cpu", "version": "latest"},
         "network": {"mode": "user", "forward": [{"host_port": 1, "guest_port": 2, "host_address": "127.0.0.1"}]},
-        "placement": {"hosts": ["a"], "numa_node": 0, "devices": ["0000:01:00.0"]},
+        "placement": {"hosts": ["a"], "numa_node": 0, "devices": ["0000:01:00.0"], "strategy": "pack"},
+        "priority": 5,
+        "target": "hypervisor",
+        "kubernetes": {
+            "api_endpoint": "10.0.0.10:6443",
+            "ca_pins": ["sha256:" + "0" * 64],
+            "labels": {"vllmd.com/model": "m"},
+            "taints": [{"key": "a/b", "value": "c", "effect": "NoSchedule"}],
+            "open_tcp": [179],
+        },
+        "storage": {"cache": {"size": "1Gi"}},
+        "monitoring": {"node_exporter": True},
     },
 }
+ISOLATED = {"mode": "isolated", "allow": [{"to": "192.0.2.0/24", "tcp": [443], "udp": [53]}]}
 
 scalars = st.one_of(
     st.none(),
@@ -39,7 +59,7 @@ scalars = st.one_of(
     ),
     st.dates(),
 )
-values = st.recursive(
+anything = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(scalars, inner, max_size=3),
     max_leaves=6,
@@ -58,29 +78,36 @@ def places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def accepted_or_refused_in_lines(text: str) -> None:
     """Load ``text`` and everything that is made from it."""
     try:
-        runtime = load_runtime(text, "runtime.yaml")
+        runtimes = load_runtimes(text, "runtime.yaml")
     except ManifestError as error:
         assert error.problems
         assert all(line.startswith("runtime.yaml:") and len(line.splitlines()) == 1 for line in error.problems)
         return
-    guest = guest_config.runtime_json(runtime)
-    guest_config.config_files(guest)
-    guest_config.launcher_settings(runtime)
-    json.dumps(runtime, allow_nan=False).encode()
+    for runtime in runtimes:
+        guest = guest_config.runtime_json(runtime)
+        guest_config.config_files(guest)
+        guest_config.launcher_settings(runtime)
+        json.dumps(runtime, allow_nan=False).encode()
 
 
 @settings(max_examples=600, deadline=None)
 @given(
+    isolated=st.booleans(),
     edits=st.lists(
         st.tuples(
-            st.sampled_from(places(VALID)), st.sampled_from(["set", "delete", "rename"]), values, st.text(max_size=8)
+            st.sampled_from(places(VALID) + places({"spec": {"network": ISOLATED}})),
+            st.sampled_from(["set", "delete", "rename"]),
+            anything,
+            st.text(max_size=8),
         ),
         min_size=1,
         max_size=4,
-    )
+    ),
 )
-def test_mutated_documents(edits: list[tuple[tuple[Any, ...], str, Any, str]]) -> None:
+def test_mutated_documents(isolated: bool, edits: list[tuple[tuple[Any, ...], str, Any, str]]) -> None:
     document = json.loads(json.dumps(VALID))
+    if isolated:
+        document["spec"]["network"] = json.loads(json.dumps(ISOLATED))
     for path, action, value, name in edits:
         parent = document
         try:
@@ -125,3 +152,19 @@ def test_mutated_text(cuts: list[tuple[float, int, str]]) -> None:
 @given(st.text())
 def test_any_text(text: str) -> None:
     accepted_or_refused_in_lines(text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(content=st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-16")))
+def test_any_bytes_in_a_file(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "bytes.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ManifestError) as caught:
+        read_runtimes([path])
+    assert all(line.startswith(f"{path}:") and len(line.splitlines()) == 1 for line in caught.value.problems)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(document=values(SCHEMA, SCHEMA))
+def test_documents_made_from_the_schema(document: dict[str, Any]) -> None:
+    accepted_or_refused_in_lines(yaml.dump(document, allow_unicode=True))

@@ -15,7 +15,7 @@ from ansible_collections.vllmd.platform.plugins.module_utils.manifests import lo
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs/runtime.md").read_text(encoding="utf-8")
 SCHEMA = json.loads((ROOT / "plugins/module_utils/schemas/runtime-v1alpha1.schema.json").read_text(encoding="utf-8"))
-EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+EXAMPLES = re.findall(r"^```yaml\n(apiVersion.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
 def fields(schema: dict[str, Any], path: str) -> Iterator[str]:

@@ -1,0 +1,73 @@
+# Copyright: vllmd.platform contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""``vllmdctl plan``: which replica would run where, and what that changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..ansible_play import Play
+from ..options import Output, reads
+from ..output import Format, emit, say
+
+
+class Share(StrEnum):
+    """How a resource is given out."""
+
+    SPLIT = "split"
+    DEMAND = "demand"
+
+
+Cpu = Annotated[
+    Share | None, typer.Option("--cpu", help="split: share out all CPUs of a host; demand: what manifests ask for.")
+]
+Memory = Annotated[Share | None, typer.Option("--memory", help="The same for memory.")]
+Accelerators = Annotated[
+    Share | None, typer.Option("--accelerators", help="split: replicas up to maxReplicas while accelerators are free.")
+]
+
+
+def shares(cpu: Share | None, memory: Share | None, accelerators: Share | None) -> dict[str, Any]:
+    """Return the variables of playbook plan for what was said; the inventory decides the rest."""
+    said = {"vllmd_plan_cpu": cpu, "vllmd_plan_memory": memory, "vllmd_plan_accelerators": accelerators}
+    return {name: str(value) for name, value in said.items() if value is not None}
+
+
+@reads
+def plan(
+    play: Play,
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Manifests as if they were applied, too.")
+    ] = None,
+    cpu: Cpu = None,
+    memory: Memory = None,
+    accelerators: Accelerators = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Say which replica would run where and what that changes, with the reasons. Writes nothing."""
+    from .. import manifests
+    from ..ansible import become_root, run
+    from ..fleet import describe
+
+    become_root(play.inventory)
+    variables: dict[str, Any] = shares(cpu, memory, accelerators)
+    if new := manifests.read(files or []):
+        wanted = manifests.union(describe(play).sources, new)
+        manifests.check_together(wanted)
+        variables["vllmd_runtime_manifests"] = wanted
+    outcome = run(replace(play, check=True), ["plan"], "plan", quiet=True, **variables)
+    planned = outcome.published.get("_run", {}).get("vllmd_plan", {}).get("plan")
+    if output is not Format.TABLE:
+        emit(output, planned or outcome.summary())
+    elif planned:
+        columns = ("action", "id", "from", "to", "reason")
+        emit(output, planned["changes"], columns, "nothing is described, so nothing is planned")
+        for each in planned["unplaced"]:
+            nearest = (each.get("nearest") or {}).get("text")
+            say(f"does not fit: {each['runtime']}: {each['reason']}{f'; {nearest}' if nearest else ''}")
+    outcome.check()
