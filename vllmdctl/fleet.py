@@ -61,6 +61,14 @@ class Fleet:
     replicas: list[Replica]
     sources: dict[str, str]  # manifests by the runtime's name
     unreachable: list[str]
+    plan_file: str = ""  # once hosts were configured by a plan
+
+    def placements(self) -> dict[str, Any]:
+        """Return the variable that makes playbooks run what the plan says, where there is one; it is read when used."""
+        if not self.plan_file:
+            return {}
+        file = f"lookup('ansible.builtin.file', {self.plan_file!r})"
+        return {"vllmd_placements": f"{{{{ ({file} | from_json).placements }}}}"}
 
     def names(self) -> list[str]:
         """Return every id and every runtime's name."""
@@ -120,15 +128,15 @@ def describe(play: Play, manifests: list[str] | None = None) -> Fleet:
 def _add(fleet: Fleet, host: str, data: dict[str, Any]) -> None:
     described = {each["metadata"]["name"]: each for each in data["vllmd_runtimes"]}
     urls = dict(zip(described, data["vllmd_urls"], strict=True))
-    fleet.sources |= {name: each["source"]["path"] for name, each in described.items()}
+    fleet.sources |= data["vllmd_sources"]
+    fleet.plan_file = data["vllmd_plan_file"]
     states: dict[str, dict[str, Any]] = dict(data["vllmd_states"])
     for name in described:
-        if not any(_runtime_of(each, set(described)) == name for each in states):
-            states[name] = {"state": "absent"}
+        states.setdefault(name, {"state": "absent"})
     for name, report in states.items():
-        runtime = _runtime_of(name, set(described))
+        runtime = _runtime_of(name, set(data["vllmd_sources"]))
         url, usable = _reachable(urls.get(name, ""), data["vllmd_host"])
-        model = described[runtime]["spec"]["model"]["name"] if runtime in described else ""
+        model = described[name]["spec"]["model"]["name"] if name in described else ""
         log = f"{data['vllmd_log_directory']}/{name}.log"
         fleet.replicas.append(Replica(name, runtime, host, report["state"], report, model, url, usable, log))
 

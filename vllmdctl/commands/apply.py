@@ -14,6 +14,7 @@ from ..ansible_play import Play
 from ..errors import FAILED
 from ..options import Output, changes
 from ..output import Format, emit, say
+from .plan import plan_first
 
 
 @changes
@@ -50,6 +51,9 @@ def apply(
                 run(play, ["generate"], "runtimes generate", runtime_assembler_profile=other).check()
             if profiles:
                 variables["runtime_assembler_profile"] = profiles[-1]
+        if fleet.plan_file:  # the hosts are configured by a plan, so what is new needs its place in it
+            manifests_of = {name: value for name, value in variables.items() if name == "vllmd_runtime_manifests"}
+            play = plan_first(play, manifests_of)
         outcome = run(play, ["apply"], "apply", **variables)
     if output is not Format.TABLE:
         emit(output, outcome.summary())

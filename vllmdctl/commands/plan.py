@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -36,6 +37,24 @@ def shares(cpu: Share | None, memory: Share | None, accelerators: Share | None) 
     """Return the variables of playbook plan for what was said; the inventory decides the rest."""
     said = {"vllmd_plan_cpu": cpu, "vllmd_plan_memory": memory, "vllmd_plan_accelerators": accelerators}
     return {name: str(value) for name, value in said.items() if value is not None}
+
+
+def plan_first(play: Play, variables: dict[str, Any]) -> Play:
+    """Plan, write the plan unless this is a check, and return the play that brings it about. Raises CtlError."""
+    import json
+
+    from .. import places
+    from ..ansible import run
+
+    outcome = run(play, ["plan"], "plan", **variables)
+    outcome.check()
+    # By a file: the placements of many hosts are longer than a command line may be, and a check writes no plan.
+    placements = outcome.published["_run"]["vllmd_plan"]["plan"]["placements"]
+    path = places.state_directory() / "placements.json"
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.write_text(json.dumps({"vllmd_placements": placements}), encoding="utf-8")
+    new.replace(path)
+    return replace(play, extra=(*play.extra, f"@{path}"))
 
 
 @reads

@@ -13,7 +13,7 @@ from ..ansible_play import Play
 from ..errors import DONE, FAILED, NOT_READY, NOT_RUNNING, UNKNOWN, USAGE, CtlError
 from ..options import Output, changes, reads
 from ..output import Format, emit, say
-from .plan import Accelerators, Cpu, Memory, shares
+from .plan import Accelerators, Cpu, Memory, plan_first, shares
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -96,8 +96,8 @@ def configure(
 
     become_root(play.inventory)
     with exclusive(play.inventory, "runtimes configure"):
-        variables = shares(cpu, memory, accelerators)
-        outcome = run(play, ["plan", "configure"], "runtimes configure", **variables)
+        placements = plan_first(play, shares(cpu, memory, accelerators))
+        outcome = run(placements, ["configure"], "runtimes configure")
     _finish(outcome, output)
     if play.check:
         say("nothing was changed: this was a check")
@@ -133,7 +133,10 @@ def _change(
 
     become_root(play.inventory)
     with exclusive(play.inventory, " ".join([f"runtimes {verb}", *(ids or [])])):
-        chosen = describe(play).select(ids or [])
+        fleet = describe(play)
+        chosen = fleet.select(ids or [])
+        if verb != "stop":
+            variables |= fleet.placements()
         names = sorted({each.id for each in chosen} | {each.runtime for each in chosen})
         if not names:
             say("there is no runtime; 'vllmdctl apply FILE' makes one")

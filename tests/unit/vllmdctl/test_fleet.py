@@ -61,6 +61,8 @@ def published(url: str, states: dict[str, Any], local: bool) -> dict[str, Any]:
         "vllmd_runtimes": [runtime],
         "vllmd_urls": [url],
         "vllmd_states": states,
+        "vllmd_sources": {"qwen": "/qwen.yaml"},
+        "vllmd_plan_file": "",
         "vllmd_log_directory": "/var/log/vllmd",
         "vllmd_host": {"address": "192.0.2.1", "local": local},
     }
