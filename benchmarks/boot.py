@@ -22,6 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,16 +139,25 @@ def stock_config(directory: Path) -> Path:
     return image
 
 
-def our_config(directory: Path) -> Path:
-    """Write our guest's config image as the playbooks do; return its path."""
+def our_config(directory: Path, operator_key: str | None = None) -> Path:
+    """Write our guest's config image as the playbooks do, ssh open to the key's owner; return its path."""
     runtime = manifests.read_runtimes([ROOT / "inventories/local/runtime.yaml"])[0]
+    guest = guest_config.runtime_json(runtime, [operator_key] if operator_key else [])
     image = directory / "our-config.iso"
-    image.write_bytes(config_iso.make(guest_config.config_files(guest_config.runtime_json(runtime)), directory))
+    image.write_bytes(config_iso.make(guest_config.config_files(guest), directory))
     return image
 
 
-def boot(guest: Guest, directory: Path, number: int) -> float:
-    """Start the guest, return the seconds until its engine's process starts, and end it."""
+def our_guest(config: Path) -> Guest:
+    """Return what the launcher is told of our published image."""
+    cmdline = json.loads((IMAGE / "manifest.json").read_text())["cmdline"]
+    files = (IMAGE / "kernel", IMAGE / "initrd", IMAGE / "system.raw")
+    return Guest("ours", *files, config, f"{cmdline} mitigations=off", readonly=True)
+
+
+@contextmanager
+def booted(guest: Guest, directory: Path, number: int, network: str = "mode=user") -> Iterator[float]:
+    """Start the guest, yield the seconds until its engine's process starts, and end it."""
     log = directory / f"{guest.name}-{number}.log"
     system = guest.system
     if not guest.readonly:  # every first boot is a first boot
@@ -165,20 +176,20 @@ def boot(guest: Guest, directory: Path, number: int) -> float:
         "VLLMD_HYPERVISOR_CMDLINE": guest.cmdline,
         "VLLMD_HYPERVISOR_CPU_COUNT": "2",
         "VLLMD_HYPERVISOR_MEMORY_CONFIG": "size=4G,shared=on",
-        "VLLMD_HYPERVISOR_NETWORK": "mode=user",
+        "VLLMD_HYPERVISOR_NETWORK": network,
         "VLLMD_HYPERVISOR_LOG_FILEPATH": str(log),
     }
     launcher = [sys.executable, "-m", "vllmd_hypervisor"]
     started = time.monotonic()
     process = subprocess.Popen([*launcher, "start"], env=environment, stdin=subprocess.DEVNULL)
     try:
-        while time.monotonic() - started < BOOT_LIMIT_SECONDS:
-            if log.exists() and MARKER in log.read_text(errors="replace"):
-                return time.monotonic() - started
+        while not (log.exists() and MARKER in log.read_text(errors="replace")):
             if process.poll() is not None:
                 sys.exit(f"{guest.name}: the virtual machine ended before its engine started; see {log}")
+            if time.monotonic() - started > BOOT_LIMIT_SECONDS:
+                sys.exit(f"{guest.name}: no engine after {BOOT_LIMIT_SECONDS} s; see {log}")
             time.sleep(0.05)
-        sys.exit(f"{guest.name}: no engine after {BOOT_LIMIT_SECONDS} s; see {log}")
+        yield time.monotonic() - started
     finally:
         process.kill()  # the guest is not needed any more, and its image is a copy or read-only
         process.wait()
@@ -249,14 +260,12 @@ def main() -> int:
             "stock", stock_dir / "kernel", stock_dir / "initrd", stock_dir / "system.raw",
             stock_config(work), STOCK_CMDLINE, readonly=False,
         )  # fmt: skip
-        ours = Guest(
-            "ours", IMAGE / "kernel", IMAGE / "initrd", IMAGE / "system.raw",
-            our_config(work), f"{manifest['cmdline']} mitigations=off", readonly=True,
-        )  # fmt: skip
+        ours = our_guest(our_config(work))
         boots: dict[str, list[float]] = {"ours": [], "stock": []}
         for number in range(1, options.runs + 1):
             for guest in (ours, stock):
-                seconds = boot(guest, work, number)
+                with booted(guest, work, number) as seconds:
+                    pass
                 boots[guest.name].append(round(seconds, 1))
                 print(f"boot {number}/{options.runs} {guest.name}: {seconds:.1f} s", flush=True)
         results: dict[str, Any] = {
