@@ -124,7 +124,7 @@ class Bed:
         shutil.copytree(ROOT / "image-elements/vllmd-runtime", elements / "vllmd-runtime")
         with (elements / "vllmd-runtime/static/usr/lib/vllmd/healthy.py").open("a") as stream:
             stream.write(f"# {line}\n")
-        models = sorted((self.cache / "models/smollm2-135m-instruct").iterdir())
+        models = sorted(path for path in (self.cache / "models/smollm2-135m-instruct").iterdir() if path.is_dir())
         return {
             "name": NAME,
             "elements": ELEMENTS,
