@@ -104,8 +104,8 @@ def test_a_watched_runtime_on_a_tap_may_be_asked_and_nobody_else() -> None:
     ("version", "settings"),
     [
         ("systemd 252 (252.39-1~deb12u2)\n+PAM", {"StartLimitIntervalSec=300", "StartLimitBurst=5"}),
-        ("systemd 254", {"StartLimitIntervalSec=0", "RestartSteps=6", "RestartMaxDelaySec=120"}),
-        ("systemd 257 (257.8-1)\n+PAM", {"StartLimitIntervalSec=0", "RestartSteps=6", "RestartMaxDelaySec=120"}),
+        ("systemd 254", {"StartLimitIntervalSec=0", "RestartSteps=6", "RestartMaxDelaySec=60"}),
+        ("systemd 257 (257.8-1)\n+PAM", {"StartLimitIntervalSec=0", "RestartSteps=6", "RestartMaxDelaySec=60"}),
         ("", {"StartLimitIntervalSec=300", "StartLimitBurst=5"}),
     ],
 )
