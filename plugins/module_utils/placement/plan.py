@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import gc
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -78,6 +78,9 @@ class _Planner:
         self.out = Outcome(Fleet(hosts, options.drain), self.wishes, {record.key: record for record in records})
         self.fleet = self.out.fleet
         self.asked_anew: dict[Key, Placed] = {}
+        self._unread = options.absent - self.fleet.position.keys()
+        # Numbers of replicas that leave as soon as their hosts can be read, by runtime.
+        self.taken: dict[str, set[int]] = {}
 
     def run(self) -> Outcome:
         """Return what came of it."""
@@ -102,18 +105,30 @@ class _Planner:
 
     def _wanted(self) -> set[Key]:
         """Return the replicas to run: those that run, lowest numbers first, then the lowest free numbers."""
-        running: dict[str, list[int]] = {}
-        for name, replica in sorted(self.out.records):
-            running.setdefault(name, []).append(replica)
+        known: dict[str, list[Record]] = {}
+        for _key, record in sorted(self.out.records.items()):
+            known.setdefault(record.runtime, []).append(record)
         keys: set[Key] = set()
         for name, wish in self.wishes.items():
-            have = running.get(name, [])
-            numbers = have[: wanted(wish, len(have), self.options)]
-            self.out.wanted[name] = wanted(wish, len(have), self.options)
-            while len(numbers) < self.out.wanted[name]:
-                numbers.append(_lowest_free(numbers))
+            mine = known.pop(name, [])
+            have = [record.replica for record in mine if not record.leaving]
+            count = self.out.wanted[name] = wanted(wish, len(have), self.options)
+            numbers = have[:count]
+            self._let_go([record for record in mine if record.replica not in numbers])
+            while len(numbers) < count:
+                numbers.append(_lowest_free({*numbers, *self.taken.get(name, ())}))
             keys.update((name, number) for number in numbers)
+        for records in known.values():
+            self._let_go(records)
         return keys
+
+    def _let_go(self, records: list[Record]) -> None:
+        """Note which of the replicas that nobody wants stay in the plan, because their hosts cannot be told now."""
+        for record in records:
+            if record.host in self._unread:
+                self.taken.setdefault(record.runtime, set()).add(record.replica)
+                self.out.leaving.add(record.key)
+                self.out.left_alone[record.key] = record
 
     def _pin(self, keys: set[Key]) -> None:
         """Give what runs its place again; note what cannot keep it (``reasons``) or may not (``asked_anew``)."""
@@ -121,7 +136,7 @@ class _Planner:
         for key in sorted(kept, key=lambda key: (-self.wishes[key[0]].priority, key)):
             record, wish = self.out.records[key], self.wishes[key[0]]
             host = self.fleet.position.get(record.host)
-            if host is None and record.host in self.options.absent:
+            if record.host in self._unread:
                 self.out.left_alone[key] = record
                 self.out.reasons[key] = f"{record.host} could not be read; left as it is"
                 continue
@@ -207,7 +222,7 @@ class _Planner:
             mine = numbers.setdefault(name, [])
             if count >= self.wishes[name].most:
                 continue
-            number = _lowest_free(mine)
+            number = _lowest_free({*mine, *self.taken.get(name, ())})
             if self.fleet.put(self.wishes[name], number) is None:
                 continue
             mine.append(number)
@@ -215,5 +230,5 @@ class _Planner:
             heapq.heappush(heap, (rank, count + 1, name))
 
 
-def _lowest_free(numbers: list[int]) -> int:
+def _lowest_free(numbers: Collection[int]) -> int:
     return next(number for number in range(len(numbers) + 1) if number not in numbers)

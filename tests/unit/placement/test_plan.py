@@ -396,3 +396,31 @@ def test_no_hosts_and_no_runtimes_are_a_plan() -> None:
     assert plan([], [])["placements"] == []
     found = plan([], [runtime("r")])
     assert found["unplaced"] == [{"runtime": "r", "replicas": [0], "reason": "there is no host", "nearest": None}]
+
+
+def test_what_nobody_wants_on_a_host_that_is_away_leaves_when_it_is_back() -> None:
+    fleet = [host("a"), host("b"), host("c")]
+    three = plan(fleet, [runtime("r", replicas=3)])
+    assert where(three) == {"r": "a", "r.1": "b", "r.2": "c"}
+    here, fewer = [fleet[0], fleet[1]], [runtime("r", most=3)]
+    away = plan(here, fewer, three, replicas={"r": 1}, absent=frozenset({"c"}))
+    assert where(away) == {"r": "a", "r.2": "c"}
+    assert placed(away, "r.2")["leaving"] is True
+    assert why(away, "r.2") == ("keep", "1 replica is wanted; c could not be read, so it leaves later")
+    # It is none of those that run, and its number is not given to another.
+    assert where(plan(here, fewer, away, absent=frozenset({"c"}))) == {"r": "a", "r.2": "c"}
+    again = plan(here, [runtime("r", most=4)], away, replicas={"r": 3}, absent=frozenset({"c"}))
+    assert sorted(where(again)) == ["r", "r.1", "r.2", "r.3"]
+    assert where(plan(fleet, fewer, away)) == {"r": "a"}
+    # Wanted again, it is found where it is.
+    back = plan(fleet, fewer, away, replicas={"r": 3})
+    assert "leaving" not in placed(back, "r.2")
+    assert where(back)["r.2"] == "c"
+
+
+def test_a_manifest_that_is_gone_leaves_a_host_that_is_away_later() -> None:
+    fleet = [host("a")]
+    before = plan(fleet, [runtime("r")])
+    away = plan([], [], before, absent=frozenset({"a"}))
+    assert placed(away, "r")["leaving"] is True
+    assert where(plan(fleet, [], away)) == {}
