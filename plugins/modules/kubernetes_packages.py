@@ -216,7 +216,7 @@ def remove(module: AnsibleModule, wanted: dict[str, str]) -> dict[str, Any]:
 
 def _listed(versions: dict[str, str], held: list[str]) -> str:
     return "".join(
-        f"{name} {version}{' (held)' if name in held else ''}".rstrip() + "\n"
+        " ".join(filter(None, (name, version, "(held)" if name in held else ""))) + "\n"
         for name, version in sorted(versions.items())
     )
 
