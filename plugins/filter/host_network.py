@@ -10,6 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.vllmd.platform.plugins.module_utils import guest_config, runtime_network
+from ansible_collections.vllmd.platform.plugins.module_utils.runtime_leavers import leavers, placed_here
 from ansible_collections.vllmd.platform.plugins.module_utils.runtime_network_files import guest_files, network_files
 from ansible_collections.vllmd.platform.plugins.module_utils.runtime_replicas import ReplicaError, replicas_on
 from ansible_collections.vllmd.platform.plugins.module_utils.runtime_units import PlacementError, placement_drop_in
@@ -67,6 +68,28 @@ def runtimes_placed(
         raise AnsibleFilterError(f"the plan's placements miss {error}; give those of schema version 1") from None
 
 
+def runtime_leavers(
+    known: dict[str, str],
+    placements: list[dict[str, Any]],
+    host: str,
+    reached: list[str],
+    names: list[str] | None = None,
+) -> dict[str, list[str]]:
+    """Return the replicas of ``known`` that left the plan and so the host: ``now``, ``after`` and ``kept``."""
+    try:
+        return leavers(known, placements, host, reached, names)
+    except (KeyError, TypeError) as error:
+        raise AnsibleFilterError(f"the plan's placements miss {error}; give those of schema version 1") from None
+
+
+def runtime_names_placed(placements: list[dict[str, Any]], host: str) -> list[str]:
+    """Return the replicas that a plan's ``placements`` have on ``host``."""
+    try:
+        return placed_here(placements, host)
+    except (KeyError, TypeError) as error:
+        raise AnsibleFilterError(f"the plan's placements miss {error}; give those of schema version 1") from None
+
+
 def files_of_network(entries: list[dict[str, Any]], settings: Mapping[str, Any], user: str) -> list[dict[str, str]]:
     """Return the files of the host's network and of those of role hypervisor's ``entries`` that are on it.
 
@@ -102,6 +125,8 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
         return {
+            "runtime_leavers": runtime_leavers,
+            "runtime_names_placed": runtime_names_placed,
             "runtime_network_files": files_of_network,
             "runtime_placement": runtime_placement,
             "runtime_tap": runtime_network.tap_name,
