@@ -158,6 +158,15 @@ def test_what_an_interrupted_join_left_is_reset_first(host: Path, authority: Any
     assert traces(host) == []
 
 
+def test_a_host_of_a_control_plane_is_never_reset(host: Path, authority: Any) -> None:
+    (host / "etc/kubernetes/pki").mkdir()
+    for name in ("ca.crt", "ca.key"):
+        (host / "etc/kubernetes/pki" / name).write_text("")
+    with pytest.raises(NodeError, match=r"control plane: /etc/kubernetes/pki/ca\.key is there"):
+        bring(authority.pin)
+    assert not any("reset" in call or "join" in call for call in calls(host))
+
+
 def test_the_configuration_follows_the_kubeadm_that_is_there(
     host: Path, authority: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
