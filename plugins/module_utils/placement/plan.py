@@ -3,7 +3,8 @@
 """The plan: what runs stays, what is asked for is placed, and every difference has its reason.
 
 The order of work: pin what runs; place anew what must move (its manifest changed, its host or device is gone, its host
-is drained, or somebody asked); add what is missing; with a split, go on up to maxReplicas.
+is drained, or somebody asked); where somebody asked, divide hosts again; add what is missing; with a split, go on up to
+maxReplicas.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ import gc
 import heapq
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from .capacity import Capacity, from_dict
 from .data import DataError
 from .demand import SPLIT, Options, Wish, unknown, wanted, wishes_of
+from .fit import fit
 from .fleet import Fleet, Placed
 from .grow import grow
 from .preempt import preempt
 from .records import Record, changed, grant_of, records_of
 from .result import Outcome, plan_of
-from .solve import place_all, retry
+from .solve import in_order, place_all, retry
 
 Key = tuple[str, int]
 
@@ -84,6 +87,8 @@ class _Planner:
         keys = self._wanted()
         self._pin(keys)
         self._place_anew()
+        if self.options.resize:
+            self._resize()
         missing = sorted(keys - self.fleet.placed.keys() - self.out.left_alone.keys())
         before = set(self.fleet.placed)
         movable = {key for key in before if key[0] in self.options.move}
@@ -94,7 +99,8 @@ class _Planner:
         self.out.left = left
         if self.options.accelerators == SPLIT:
             self._fill(keys)
-        grow(self.fleet, self.fleet.placed.keys() - before, self.options)
+        fresh = (self.fleet.placed.keys() - before) | self.out.resized
+        grow(self.fleet, fresh & self.fleet.placed.keys(), self.options)
         return self.out
 
     def _wanted(self) -> set[Key]:
@@ -170,6 +176,34 @@ class _Planner:
                 self.fleet.remove(again)
                 self.fleet.place(placed)
                 self.out.reasons[key] = "asked to move; its place is the best"
+
+    def _resize(self) -> None:
+        """Divide CPUs and memory of each host anew among what runs there; hosts and devices stay.
+
+        A host where that does not work out, because its replicas were placed in another way, stays as it is.
+        """
+        by_host: dict[int, list[Placed]] = {}
+        for key in self.out.pinned.keys() & self.fleet.placed.keys():
+            if self.fleet.placed[key] is self.out.pinned[key] and key not in self.asked_anew:
+                by_host.setdefault(self.out.pinned[key].host, []).append(self.out.pinned[key])
+        for host, mine in sorted(by_host.items()):
+            for placed in mine:
+                self.fleet.remove(placed)
+            again = []
+            for wish, replica in in_order((placed.wish, placed.replica) for placed in mine):
+                devices = self.out.records[wish.name, replica].devices
+                share = fit(self.fleet.states[host], replace(wish.demand, devices=devices))
+                if share is None:
+                    break
+                again.append(Placed(wish, replica, host, self.fleet.states[host].grant(share)))
+                self.fleet.place(again[-1])
+            if len(again) == len(mine):
+                self.out.resized |= {placed.key for placed in mine}
+                continue
+            for placed in again:
+                self.fleet.remove(placed)
+            for placed in mine:
+                self.fleet.place(placed)
 
     def _fill(self, keys: set[Key]) -> None:
         """Add replicas up to maxReplicas while accelerators are free, to the runtime that has the fewest."""

@@ -24,7 +24,8 @@ class Outcome:
 
     ``pinned`` have the very place they had, ``left_alone`` are on hosts that could not be read, ``leaving`` are those
     of them that nobody wants any more, ``left`` did not fit, ``refused`` run on because what their manifest asks for
-    now does not fit, ``gave_way`` made room for another, ``extra`` are more than wanted, for a split.
+    now does not fit, ``gave_way`` made room for another, ``extra`` are more than wanted, for a split, ``resized`` got a
+    new share of their host.
     """
 
     fleet: Fleet
@@ -39,6 +40,7 @@ class Outcome:
     refused: dict[Key, Wish] = field(default_factory=dict)
     gave_way: dict[Key, str] = field(default_factory=dict)
     extra: set[Key] = field(default_factory=set)
+    resized: set[Key] = field(default_factory=set)
 
 
 def plan_of(outcome: Outcome, options: Options) -> dict[str, Any]:
@@ -89,6 +91,8 @@ def _change(outcome: Outcome, explainer: Explainer, key: Key, placement: Mapping
         action, reason = KEEP if _same(placement, record) else MOVE, outcome.reasons[key]
         if key in outcome.gave_way:
             reason = f"made room for {outcome.gave_way[key]}"
+        elif action == MOVE and reason == "runs" and key in outcome.resized and record.host == placement["host"]:
+            reason = "its host is divided again"
         elif action == MOVE and reason == "runs":
             reason = "stepped aside for another, as it was asked to"
         if key in outcome.refused:

@@ -335,6 +335,39 @@ def test_says_why_not_and_the_nearest_that_fits(wanted: dict[str, Any], reason: 
     assert (missing["nearest"] or {}).get("text") == nearest
 
 
+def test_without_any_accelerator_the_nearest_has_none() -> None:
+    found = plan([host("a", cores=(2,), memory_gib=(21,))], [runtime("r", accelerators=1, kind=A40, cpu=4)])
+    (missing,) = found["unplaced"]
+    assert missing["reason"] == "no host has accelerators to give"
+    assert missing["nearest"]["text"] == (
+        "nearest: a lacks 1 accelerator, 2 CPUs; there accelerator_count 0, cpu 2 would fit"
+    )
+    found = plan([host("a")], [runtime("r", accelerators=2)])
+    assert found["unplaced"][0]["nearest"]["fits"] == {"accelerator_count": 0}
+
+
+def test_a_host_is_divided_again_when_asked() -> None:
+    fleet, r, other = [host("a", cores=(4,), memory_gib=(16,))], runtime("r", cpu=2, memory_gib=4), runtime("s")
+    before = plan(fleet, [r])
+    assert plan(fleet, [r], before, **SPLIT)["placements"] == before["placements"]
+    split = plan(fleet, [r], before, **SPLIT, resize=True)
+    assert why(split, "r") == ("move", "its host is divided again")
+    assert (placed(split, "r")["cpu_count"], placed(split, "r")["memory_mib"]) == (4, 16 * 1024)
+    assert why(plan(fleet, [r], split, **SPLIT, resize=True), "r") == ("keep", "runs")
+    both = plan(fleet, [r, other], split, **SPLIT, resize=True)
+    assert {each["id"]: each["cpu_count"] for each in both["placements"]} == {"r": 3, "s": 1}
+    assert placed(plan(fleet, [r], split, resize=True), "r")["memory_mib"] == 4 * 1024
+
+
+def test_dividing_again_keeps_devices() -> None:
+    fleet, wanted = [two_sockets()], [runtime("a", accelerators=1), runtime("b", accelerators=2)]
+    before = plan(fleet, wanted)
+    split = plan(fleet, wanted, before, **SPLIT, resize=True)
+    assert groups(split, "b") == groups(before, "b")
+    assert placed(split, "b")["cpu_count"] == 8
+    assert {each["action"] for each in split["changes"]} == {"move"}
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
