@@ -90,7 +90,7 @@ def rule_of(settings: Mapping[str, Any]) -> Rule:
             continue
         number = _number(value)
         if number is None or number < 0 or (name == "step" and (number < 1 or number != int(number))):
-            raise ScalingError(f"scaling: {name} is {str(value)[:40]!r}; allowed: {_ALLOWED.get(name, '0 or more')}")
+            raise ScalingError(f"scaling: {name} is {str(value)[:40]}; allowed: {_ALLOWED.get(name, '0 or more')}")
         given[name] = int(number) if name == "step" else number
     rule = replace(Rule(), **given)
     for name, good in (

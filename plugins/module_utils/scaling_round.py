@@ -83,7 +83,7 @@ def _asked(by_hand: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, in
         least, most = scaling["minReplicas"], scaling["maxReplicas"]
         if isinstance(value, bool) or not str(value).isdecimal() or not least <= int(value) <= most:
             raise ScalingError(
-                f"replicas: {name} is {str(value)[:40]!r}; allowed: {least} to {most}, by its spec.scaling; change the "
+                f"replicas: {name} is {str(value)[:40]}; allowed: {least} to {most}, by its spec.scaling; change the "
                 "manifest for more"
             )
         numbers[str(name)] = int(value)
