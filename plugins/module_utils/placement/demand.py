@@ -128,7 +128,7 @@ def _wish(runtime: Mapping[str, Any], options: Options) -> Wish:
     resources, scaling, placement = spec["resources"], spec["scaling"], spec["placement"]
     count = resources["accelerator_count"]
     network = spec.get("network") or {}
-    forwards = network.get("forward") or [] if network.get("mode") == "user" else []
+    forwards = network.get("forward") or []
     demand = Demand(
         cpu=resources["cpu"],
         memory_mib=resources["memory_mib"],
