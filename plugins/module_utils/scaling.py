@@ -84,7 +84,7 @@ class Decision:
 
 def rule_of(settings: Mapping[str, Any]) -> Rule:
     """Return the rule with the ``settings`` that are given. Raises ScalingError."""
-    given: dict[str, float | int] = {}
+    given: dict[str, Any] = {}
     for name, value in settings.items():
         if value is None:
             continue

@@ -10,11 +10,10 @@ import typer
 
 from ..ansible_play import Play
 from ..errors import USAGE, CtlError
-from ..options import Output, changes
+from ..options import Output, changes, complete_id
 from ..output import Format, emit, say
-from .runtimes import complete_id
 
-_COLUMNS = ("id", "host", "state", "uptime", "model", "url")
+_COLUMNS = ("id", "host", "state", "health", "uptime", "model", "url")
 
 
 @changes
