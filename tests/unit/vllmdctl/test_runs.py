@@ -106,6 +106,14 @@ def test_deleting_asks_and_no_answer_is_no(ctl: Ctl, described: Path) -> None:
     assert (described / "runtimes" / f"{NAME}.yaml").exists()
 
 
+def test_a_plan_with_a_runtime_that_no_manifest_names_is_no_obstacle(ctl: Ctl, described: Path) -> None:
+    placement = {"id": "gone", "runtime": "gone", "replica": 0, "host": "localhost"}
+    (described / "runtimes.plan.json").write_text(json.dumps({"schema_version": 1, "placements": [placement]}))
+    done = ctl("runtimes", "list", "-o", "json")
+    assert done.returncode == 0
+    assert not {"gone", NAME} & {row["id"] for row in json.loads(done.stdout)}
+
+
 def test_a_broken_inventory_is_one_line(ctl: Ctl, inventory: Path) -> None:
     (inventory / "hosts.yml").write_text("all: [")
     for command in (["hosts", "list"], ["runtimes", "list"]):
