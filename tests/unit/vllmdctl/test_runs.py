@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vllmdctl.commands.initialize import accelerators, make_inventory
 from vllmdctl.errors import FAILED, INTERRUPTED, REFUSED, USAGE
 
 from .conftest import HOSTS, MANIFEST, ROOT, Ctl
@@ -133,6 +134,20 @@ def test_initialize_makes_an_inventory_once(ctl: Ctl, home: Path) -> None:
     assert ctl("hosts", "list").returncode == 0
 
 
+def test_a_machines_accelerators_are_for_its_runtimes(tmp_path: Path) -> None:
+    for name, vendor, kind in (("0000:01:00.0", "10de", "030200"), ("0000:01:00.1", "10de", "040300")):
+        device = tmp_path / "sys/bus/pci/devices" / name
+        device.mkdir(parents=True)
+        (device / "vendor").write_text(f"0x{vendor}\n")
+        (device / "class").write_text(f"0x{kind}\n")
+    devices = accelerators(tmp_path / "sys")
+    assert devices == ["0000:01:00.0"]
+    make_inventory(ROOT / "inventories/local", tmp_path / "with", devices)
+    make_inventory(ROOT / "inventories/local", tmp_path / "without", accelerators(tmp_path / "no sys"))
+    assert yaml.safe_load((tmp_path / "with/group_vars/all.yml").read_text())["vfio_devices"] == ["all"]
+    assert "vfio_devices" not in yaml.safe_load((tmp_path / "without/group_vars/all.yml").read_text())
+
+
 def test_logs_are_kept_and_private(ctl: Ctl, inventory: Path, home: Path) -> None:
     ctl("images", "list")
     (log,) = (home / "state/vllmd/logs").glob("*.log")
@@ -155,6 +170,7 @@ import sys
 from pathlib import Path
 from vllmdctl import ansible, places
 from vllmdctl.ansible_play import Play
+from vllmdctl.commands.initialize import accelerators, make_inventory
 from vllmdctl.errors import CtlError
 places.playbook = lambda name: Path(sys.argv[2])
 try:
