@@ -11,6 +11,8 @@ import pytest
 import yaml
 from ruamel.yaml import YAML
 
+from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes import labels
+from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes_manifests import names
 from ansible_collections.vllmd.platform.plugins.module_utils.manifests import load_runtimes
 from tests.support import kubernetes_examples as examples
 
@@ -174,3 +176,10 @@ def test_only_the_place_differs_from_a_virtual_machine() -> None:
     assert pods["spec"]["placement"].pop("target") == "kubernetes"
     assert (machine["spec"].pop("target"), pods["spec"].pop("target")) == ("hypervisor", "kubernetes")
     assert machine == pods
+
+
+def test_pods_ask_for_what_nodes_say_of_themselves() -> None:
+    """Nodes get these labels and this taint from their hardware (module kubernetes_labels)."""
+    assert f"{labels.ACCELERATOR}/type" == names.ACCELERATOR_LABEL
+    assert f"{labels.ACCELERATOR}/memory-mib" == names.ACCELERATOR_MEMORY_LABEL
+    assert names.ACCELERATOR_TAINT == labels.TAINT
