@@ -20,7 +20,7 @@ PAGE = ROOT / "docs/kubernetes.md"
 NAMES = ("llama70b", "qwen32b", "smollm2")
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 IMAGES = {name: f"registry.example.com/{name}@{DIGEST}" for name in ("vllmd-cpu", "vllmd-cuda")}
-PINNED = {"vllm-rocm:7b1f0c9d2e44": f"registry.example.com:5000/team/vllm-rocm:7b1f0c9d2e44@{DIGEST}"}
+PINNED = {"vllm-rocm:7b1f0c9d2e44": f"registry.example.com:5000/vllm-rocm:7b1f0c9d2e44@{DIGEST}"}
 #: Module options of each example.
 SETTINGS: dict[str, dict[str, Any]] = {
     "smollm2": {"images": IMAGES, "service_monitor": False, "client_namespaces": ["gateway"]},
