@@ -136,8 +136,6 @@ options:
         description: The runtimes that get it. Without it all of them.
         type: list
         elements: str
-requirements:
-  - PyYAML (on the controller)
 seealso:
   - module: vllmd.platform.runtime_manifest
 """

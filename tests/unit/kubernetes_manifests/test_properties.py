@@ -10,6 +10,7 @@ import kubernetes_validate
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes_manifests.names import (
     is_label_name,
@@ -183,11 +184,17 @@ def test_names_that_differ_at_their_end_only_stay_apart() -> None:
     assert len(one) == len(other) == 63
 
 
+any_texts = st.text(max_size=50) | texts
+
+
 @given(
     st.recursive(
-        texts | st.integers() | st.booleans() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(texts, inner)
+        any_texts | st.integers() | st.booleans() | st.none(),
+        lambda inner: st.lists(inner) | st.dictionaries(any_texts, inner),
     )
 )
 def test_text_stays_text(value: Any) -> None:
-    (found,) = yaml.safe_load_all(dump([{"value": value}], "# header\n"))
-    assert found == {"value": value}
+    written = dump([{"value": value}], "# header\n")
+    reader = YAML(typ="safe", pure=True)
+    reader.version = (1, 2)
+    assert list(yaml.safe_load_all(written)) == list(reader.load_all(written)) == [{"value": value}]
