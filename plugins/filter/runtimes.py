@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.vllmd.platform.plugins.module_utils.runtime_records import is_refused
+from ansible_collections.vllmd.platform.plugins.module_utils import runtime_records
 
 _API_PORT = 8000  # the guest's vLLM
 
@@ -38,6 +38,19 @@ def api_endpoints(runtime: dict[str, Any]) -> list[str]:
     ]
     address = (network.get("address") or "").partition("/")[0]
     return [*found, f"{address}:{_API_PORT}"] if address and network["mode"] != "user" else found
+
+
+def outside_url(runtime: dict[str, Any]) -> str:
+    """Return where others than the host reach the API: `api_url`, or the port of the host's that leads there.
+
+    Such a URL may say 0.0.0.0, for whichever address the host has.
+    """
+    network = runtime["spec"]["network"]
+    if network["mode"] == "isolated":
+        for forward in network["forward"]:
+            if forward["guest_port"] == _API_PORT:
+                return f"http://{forward['host_address']}:{forward['host_port']}"
+    return api_url(runtime)
 
 
 def ssh_command(runtime: dict[str, Any]) -> str:
@@ -111,12 +124,13 @@ def hypervisor_runtimes(
                 "cache_size_mib": cache.get("size_mib", 0),
                 "health_url": f"{url}/health" if url else "",
                 "endpoints": api_endpoints(runtime),
+                "replica_of": runtime.get("replica_of", name),
                 "image": f"{wanted['name']} {image['path'].rpartition('/')[2]}",
             }
         )
         if network["mode"] == "isolated":
             address = network["address"].partition("/")[0]
-            entries[-1]["isolated"] = {"address": address, "allow": network["allow"]}
+            entries[-1]["isolated"] = {"address": address, "allow": network["allow"], "forward": network["forward"]}
         # From a plan: the CPUs and NUMA nodes that are this replica's.
         entries[-1].update(runtime.get("place", {}))
         configured = json.dumps([entries[-1], runtime["guest"]], sort_keys=True, default=str)
@@ -125,21 +139,19 @@ def hypervisor_runtimes(
 
 
 def runtimes_held(
-    entries: list[dict[str, Any]], records: Mapping[str, Mapping[str, Any]], retry: bool = False
-) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]],
+    records: Mapping[str, Mapping[str, Any]],
+    refusals: list[dict[str, Any]],
+    retry: bool = False,
+) -> list[Mapping[str, Any]]:
     """Return the entries, those ``held`` whose configuration was refused: they run on as they served before.
 
-    ``records`` is what module runtime_records_info returns. With ``retry`` none is held.
+    ``records`` is what module runtime_records_info returns, ``refusals`` what `runtime_refusals` does. With ``retry``
+    none is held.
     """
-    found = []
-    for entry in entries:
-        refused = (records.get(entry["name"]) or {}).get("refused")
-        if refused and not retry and is_refused(refused, entry):
-            health_url = refused["kept"].get("health_url", entry["health_url"])
-            found.append({**entry, "held": True, "health_url": health_url})
-        else:
-            found.append(entry)
-    return found
+    if retry:
+        return list(entries)
+    return [runtime_records.hold(entry, records.get(entry["name"]) or {}, refusals) for entry in entries]
 
 
 class FilterModule:
@@ -150,7 +162,9 @@ class FilterModule:
         return {
             "hypervisor_runtimes": hypervisor_runtimes,
             "runtime_api_url": api_url,
-            "runtimes_held": runtimes_held,
+            "runtime_outside_url": outside_url,
+            "runtime_refusals": runtime_records.refusals,
             "runtime_ssh_command": ssh_command,
+            "runtimes_held": runtimes_held,
             "runtimes_on": runtimes_on,
         }

@@ -38,7 +38,7 @@ def due(
     for entry in entries:
         name = entry["name"]
         runtime, record, answer = by_name[name], records.get(name) or {}, asked[name]
-        runs, refused = answer["before"] != "stopped", record.get("refused") or {}
+        runs = answer["before"] != "stopped"
         reasons = ["its last update did not end"] if record.get("update") else []
         if runs:
             differs = name in compared["differing"] or name in configs
@@ -52,9 +52,7 @@ def due(
                 "runs": runs,
                 "serves": name in compared["serving"],
                 "reasons": reasons,
-                "held": f"{refused['image']} was refused on {refused['time']}: {refused['reason']}"
-                if entry.get("held")
-                else "",
+                "held": entry.get("held", ""),
             }
         )
     return sorted(found, key=lambda each: (each["serves"], each["name"]))

@@ -36,7 +36,7 @@ FIELDS = {
     "numa_nodes": "NUMA nodes",
 }
 #: What is remembered of an entry beside those.
-_KNOWN = ("revision", "health_url", "endpoints")
+_KNOWN = ("replica_of", "revision", "health_url", "endpoints")
 
 
 class RecordError(Exception):
@@ -123,6 +123,7 @@ def refusal(served: Mapping[str, Any] | None, tried: Mapping[str, Any], reason: 
     """Return the record of a refused configuration: ``tried`` is what ``about`` gives, ``time`` ISO 8601."""
     kept = {key: served[key] for key in (*FIELDS, *_KNOWN) if key in served} if served else None
     return {
+        "replica_of": tried.get("replica_of", ""),
         "image": tried.get("image", ""),
         "revision": tried.get("revision", ""),
         "reason": " ".join(reason.split()),
@@ -132,12 +133,52 @@ def refusal(served: Mapping[str, Any] | None, tried: Mapping[str, Any], reason: 
 
 
 def is_refused(refused: Mapping[str, Any] | None, entry: Mapping[str, Any]) -> bool:
-    """Return whether an entry is what was refused: its image, where that was what changed, else all of it."""
+    """Return whether an entry is what was refused here: its image, where that was what changed, else all of it."""
     if not refused or not refused.get("kept"):
         return False
-    if refused["image"] and refused["image"] != refused["kept"].get("image"):
+    if _image_failed(refused):
         return bool(entry.get("image") == refused["image"])
     return bool(entry.get("revision") == refused["revision"])
+
+
+def hold(
+    entry: Mapping[str, Any], record: Mapping[str, Any], refusals: Iterable[Mapping[str, Any]] = ()
+) -> Mapping[str, Any]:
+    """Return an entry of role hypervisor, ``held`` (why) when it was refused; then it has the image that is kept.
+
+    ``record``: the replica's own, as module runtime_records_info returns it. ``refusals``: those of all replicas, with
+    ``where``; an image that one replica of a runtime refused is not tried by another that serves from an older one.
+    """
+    own, served = record.get("refused"), record.get("served") or {}
+    if is_refused(own, entry):
+        return _held(entry, own["kept"], {**own, "where": "here"}) if own else entry
+    for refused in refusals:
+        same = (refused["replica_of"], refused["image"]) == (entry.get("replica_of"), entry.get("image"))
+        if same and _image_failed(refused) and served and served.get("image") != entry.get("image"):
+            return _held(entry, served, refused)
+    return entry
+
+
+def refusals(records: Mapping[str, Mapping[str, Mapping[str, Any]] | None]) -> list[dict[str, Any]]:
+    """Return what was refused anywhere, from the records of each host; ``where`` is replica and host."""
+    return [
+        {key: refused.get(key, "") for key in ("replica_of", "image", "time", "reason", "kept")}
+        | {"where": f"by {name} on {host}"}
+        for host, found in sorted(records.items())
+        for name, record in sorted((found or {}).items())
+        if (refused := record.get("refused"))
+    ]
+
+
+def _image_failed(refused: Mapping[str, Any]) -> bool:
+    """Return whether another image was what the refused configuration brought."""
+    return bool(refused["image"]) and bool(refused["kept"]) and refused["image"] != refused["kept"].get("image")
+
+
+def _held(entry: Mapping[str, Any], kept: Mapping[str, Any], refused: Mapping[str, Any]) -> dict[str, Any]:
+    why = f"{refused['image']} was refused {refused['where']} on {refused['time']}: {refused['reason']}"
+    known = {key: kept[key] for key in ("image", "health_url", "endpoints") if key in kept}
+    return {**entry, **known, "held": why}
 
 
 def _file(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A process that QEMU's command line starts and QMP talks to, with an OpenAI engine where the guest's would be forwarded.
+"""A process that takes QEMU's command line and speaks QMP, with an OpenAI engine where the guest's would be forwarded.
 
 What the engine does stands in the first bytes of the system disk, as JSON: ``answer`` (the completion's text, default
 "Paris"), ``health`` (the status of /health, default 200), ``seconds`` (how long a completion takes, default 0.02). The

@@ -45,11 +45,12 @@ _MANIFEST = {
     "apiVersion": "vllmd.com/v1alpha1",
     "kind": "Runtime",
     "metadata": {"name": "stub"},
+    # Every address of the host, because the client is not on it.
     "spec": {
         "model": {"name": "m", "source": "local", "repository": "m"},
         "resources": {"accelerator_count": 0, "cpu": 1, "memory": "256Mi"},
         "image": {"name": "stub"},
-        "network": {"mode": "user", "forward": [{"host_address": "0.0.0.0", "host_port": 8000, "guest_port": 8000}]},
+        "network": {"mode": "user", "forward": [{"host_address": "0.0.0.0", "host_port": 8000}]},  # noqa: S104
     },
 }
 
@@ -187,7 +188,9 @@ class Bed:
         raise AssertionError(f"{mark!r} never came: {''.join(seen)[-3000:]}")
 
     def _build(self) -> None:
-        self._start("client", ["unshare", "--net", "--", "sh", "-c", "ip link set lo up; echo ready; exec sleep infinity"])
+        self._start(
+            "client", ["unshare", "--net", "--", "sh", "-c", "ip link set lo up; echo ready; exec sleep infinity"]
+        )
         hosts = {}
         script = _HOST.format(paths=" ".join(_OVERLAID))
         for index, name in enumerate(self.names):

@@ -13,7 +13,7 @@ from ..ansible_play import Play
 from ..errors import DONE, FAILED, NOT_READY, NOT_RUNNING, UNKNOWN, USAGE, CtlError
 from ..options import Output, changes, reads
 from ..output import Format, emit, say
-from .plan import Accelerators, Cpu, Memory, plan_first, shares
+from .plan import Accelerators, Cpu, Memory, check_fits, plan_first, shares
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -42,6 +42,15 @@ Ids = Annotated[
         autocompletion=complete_id,
     ),
 ]
+
+
+def _agreed(question: str) -> bool:
+    """Ask; the end of standard input is no agreement."""
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        say("")
+        return False
 
 
 def _finish(outcome: Any, output: Format) -> None:
@@ -96,9 +105,10 @@ def configure(
 
     become_root(play.inventory)
     with exclusive(play.inventory, "runtimes configure"):
-        placements = plan_first(play, shares(cpu, memory, accelerators))
+        placements, unfit = plan_first(play, shares(cpu, memory, accelerators))
         outcome = run(placements, ["configure"], "runtimes configure")
     _finish(outcome, output)
+    check_fits(unfit)
     if play.check:
         say("nothing was changed: this was a check")
 
@@ -274,8 +284,8 @@ def delete(
         chosen = fleet.find(runtime)
         names = sorted({each.id for each in chosen})
         hosts = sorted({each.host for each in chosen})
-        if not (yes or play.check) and not typer.confirm(f"Delete {', '.join(names)} on {', '.join(hosts)}?", err=True):
-            raise CtlError("nothing was deleted", FAILED)
+        if not (yes or play.check or _agreed(f"Delete {', '.join(names)} on {', '.join(hosts)}?")):
+            raise CtlError("nothing was deleted; answer y, or say --yes", FAILED)
         if fleet.unreachable:
             missing = ", ".join(fleet.unreachable)
             raise CtlError(f"{missing} can't be reached and may run it, too; name the hosts with --limit", FAILED)
