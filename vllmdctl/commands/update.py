@@ -10,9 +10,8 @@ import typer
 
 from ..ansible_play import Play
 from ..errors import USAGE, CtlError
-from ..options import Output, changes
+from ..options import Ids, Output, changes
 from ..output import Format, emit, say
-from .runtimes import Ids
 
 
 @changes
