@@ -115,7 +115,7 @@ def start_watching() -> None:
     """Run watch() beside the engine, and keep its questions out of the console."""
     import healthy  # noqa: PLC0415 -- beside this file; tests load it without
 
-    # vLLM's own option for this is not in every version of it. A filter survives uvicorn's configuration of its loggers.
+    # vLLM's own option for this is not in every version. A filter outlives uvicorn's configuration of its loggers.
     logging.getLogger("uvicorn.access").addFilter(is_news)
     with open(CONFIG, encoding="utf-8") as stream:  # noqa: PTH123 -- pathlib only to read one file
         port = json.load(stream)["port"]
