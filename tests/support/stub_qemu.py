@@ -2,7 +2,8 @@
 
 What the engine does stands in the first bytes of the system disk, as JSON: ``answer`` (the completion's text, default
 "Paris"), ``health`` (the status of /health, default 200), ``seconds`` (how long a completion takes, default 0.02),
-``waiting`` and ``kv_cache`` (what /metrics says of them, default 0). The completion's ``system_fingerprint`` is the disk's ``name``.
+``waiting`` and ``kv_cache`` (what /metrics says of them, default 0). The completion's ``system_fingerprint`` is the
+disk's ``name``.
 """
 
 from __future__ import annotations
