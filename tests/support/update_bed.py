@@ -31,7 +31,12 @@ for path in {paths}; do
     mount -t overlay overlay -o "lowerdir=$path,upperdir=$1$path/upper,workdir=$1$path/work" "$path"
 done
 mount -t tmpfs tmpfs /run
-rm -rf /etc/vllmd /var/lib/vllmd /usr/local/lib/vllmd
+# Nothing of the machine's own: not removed, because something may be built there just now.
+for path in /etc/vllmd /var/lib/vllmd /usr/local/lib/vllmd; do
+    mkdir -p "$path"
+    mount -t tmpfs -o mode=755 tmpfs "$path"
+done
+rm -f /usr/local/bin/vllmd-hypervisor
 ip link set lo up
 echo ready
 exec sleep infinity
