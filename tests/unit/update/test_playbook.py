@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
     reason="makes namespaces, loads rulesets and writes config images",
 )
 A, B, C, D = (letter * 12 for letter in "abcd")
-#: Four threads that ask the same client again and again; its last line is how many answers of which version, and errors.
+#: Four threads that ask by one client again and again; the last line counts the answers of each version, and errors.
 _HAMMER = """
 import collections, json, sys, threading
 from vllmd.client import Client, VllmdError
