@@ -30,13 +30,11 @@ for path in {paths}; do
     mkdir -p "$1$path/upper" "$1$path/work"
     mount -t overlay overlay -o "lowerdir=$path,upperdir=$1$path/upper,workdir=$1$path/work" "$path"
 done
-mount -t tmpfs tmpfs /run
-# Nothing of the machine's own: not removed, because something may be built there just now.
-for path in /etc/vllmd /var/lib/vllmd /usr/local/lib/vllmd; do
+# The machine's own runtimes are covered, never touched.
+for path in /run /etc/vllmd /var/lib/vllmd /usr/local/lib/vllmd; do
     mkdir -p "$path"
-    mount -t tmpfs -o mode=755 tmpfs "$path"
+    mount -t tmpfs tmpfs "$path"
 done
-rm -f /usr/local/bin/vllmd-hypervisor
 ip link set lo up
 echo ready
 exec sleep infinity
