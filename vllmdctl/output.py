@@ -43,6 +43,7 @@ def emit(output: Format, data: Any, columns: Sequence[str] = (), empty: str = ""
         _table(columns, [[cell(row.get(column)) for column in columns] for row in data], header=True)
     elif empty:
         say(empty)
+    sys.stdout.flush()  # what is said afterwards, on standard error, comes afterwards in one file, too
 
 
 def cell(value: Any) -> str:

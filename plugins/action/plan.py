@@ -46,6 +46,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "move": _NAMES,
                 "drain": _NAMES,
                 "preempt": {"type": "bool", "default": False},
+                "resize": {"type": "bool", "default": False},
             }
         )
         path = Path(given["path"])
@@ -81,6 +82,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             strategy=given["strategy"],
             numa=given["numa"],
             preempt=given["preempt"],
+            resize=given["resize"],
             replicas=_replicas(given["replicas"]),
             move=frozenset(given["move"]),
             drain=frozenset(given["drain"]),

@@ -10,6 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.vllmd.platform.plugins.module_utils import guest_config, runtime_network
+from ansible_collections.vllmd.platform.plugins.module_utils.runtime_leavers import leavers, placed_here
 from ansible_collections.vllmd.platform.plugins.module_utils.runtime_network_files import guest_files, network_files
 from ansible_collections.vllmd.platform.plugins.module_utils.runtime_replicas import ReplicaError, replicas_on
 from ansible_collections.vllmd.platform.plugins.module_utils.runtime_units import PlacementError, placement_drop_in
@@ -27,22 +28,28 @@ def runtimes_in_network(
         return runtimes
     try:
         network = runtime_network.network_of(settings)
-        isolated = [each["metadata"]["name"] for each in runtimes if each["spec"]["network"]["mode"] == "isolated"]
+        isolated = [_name(each) for each in runtimes if each["spec"]["network"]["mode"] == "isolated"]
         plan = runtime_network.address_plan(network, isolated, addresses)
-        return [
-            _placed(network, runtime, plan[runtime["metadata"]["name"]])
-            if runtime["metadata"]["name"] in plan
-            else runtime
-            for runtime in runtimes
-        ]
+        guests = {name: _guest(network, each, plan[name]) for each in runtimes if (name := _name(each)) in plan}
+        runtime_network.check_forwards(guests.values())
+        return [_placed(network, each, guests[_name(each)]) if _name(each) in guests else each for each in runtimes]
     except runtime_network.NetworkError as error:
         raise AnsibleFilterError(str(error)) from None
 
 
-def _placed(network: runtime_network.Network, runtime: dict[str, Any], address: str) -> dict[str, Any]:
-    allow = runtime["spec"]["network"]["allow"]
-    guest = runtime_network.guest_of(network, runtime["metadata"]["name"], address, allow)
-    spec = {**runtime["spec"], "network": runtime_network.runtime_network(network, guest, allow)}
+def _name(runtime: dict[str, Any]) -> str:
+    return str(runtime["metadata"]["name"])
+
+
+def _guest(network: runtime_network.Network, runtime: dict[str, Any], address: str) -> runtime_network.Guest:
+    wanted = runtime["spec"]["network"]
+    return runtime_network.guest_of(network, _name(runtime), address, wanted["allow"], wanted["forward"])
+
+
+def _placed(network: runtime_network.Network, runtime: dict[str, Any], guest: runtime_network.Guest) -> dict[str, Any]:
+    wanted = runtime["spec"]["network"]
+    settled = runtime_network.runtime_network(network, guest, wanted["allow"], wanted["forward"])
+    spec = {**runtime["spec"], "network": settled}
     placed = {**runtime, "spec": spec}
     placed["guest"] = {**runtime["guest"], "network": guest_config.guest_network(spec["network"])}
     placed["launcher"] = {**runtime["launcher"], "network": guest_config.launcher_network(placed)}
@@ -61,6 +68,28 @@ def runtimes_placed(
         raise AnsibleFilterError(f"the plan's placements miss {error}; give those of schema version 1") from None
 
 
+def runtime_leavers(
+    known: dict[str, str],
+    placements: list[dict[str, Any]],
+    host: str,
+    reached: list[str],
+    names: list[str] | None = None,
+) -> dict[str, list[str]]:
+    """Return the replicas of ``known`` that left the plan and so the host: ``now``, ``after`` and ``kept``."""
+    try:
+        return leavers(known, placements, host, reached, names)
+    except (KeyError, TypeError) as error:
+        raise AnsibleFilterError(f"the plan's placements miss {error}; give those of schema version 1") from None
+
+
+def runtime_names_placed(placements: list[dict[str, Any]], host: str) -> list[str]:
+    """Return the replicas that a plan's ``placements`` have on ``host``."""
+    try:
+        return placed_here(placements, host)
+    except (KeyError, TypeError) as error:
+        raise AnsibleFilterError(f"the plan's placements miss {error}; give those of schema version 1") from None
+
+
 def files_of_network(entries: list[dict[str, Any]], settings: Mapping[str, Any], user: str) -> list[dict[str, str]]:
     """Return the files of the host's network and of those of role hypervisor's ``entries`` that are on it.
 
@@ -69,11 +98,14 @@ def files_of_network(entries: list[dict[str, Any]], settings: Mapping[str, Any],
     try:
         network = runtime_network.network_of(settings)
         files = network_files(network)
+        guests = []
         for entry in entries:
             if entry.get("isolated"):
                 place = entry["isolated"]
-                guest = runtime_network.guest_of(network, entry["name"], place["address"], place.get("allow") or [])
-                files.update(guest_files(network, guest, user))
+                wanted = (place.get("allow") or [], place.get("forward") or [])
+                guests.append(runtime_network.guest_of(network, entry["name"], place["address"], *wanted))
+                files.update(guest_files(network, guests[-1], user))
+        runtime_network.check_forwards(guests)
     except runtime_network.NetworkError as error:
         raise AnsibleFilterError(str(error)) from None
     return [{"path": path, "content": content} for path, content in sorted(files.items())]
@@ -93,6 +125,8 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
         return {
+            "runtime_leavers": runtime_leavers,
+            "runtime_names_placed": runtime_names_placed,
             "runtime_network_files": files_of_network,
             "runtime_placement": runtime_placement,
             "runtime_tap": runtime_network.tap_name,

@@ -24,6 +24,19 @@ def api_url(runtime: dict[str, Any]) -> str:
     return f"http://{address}:{_API_PORT}" if address else ""
 
 
+def outside_url(runtime: dict[str, Any]) -> str:
+    """Return where others than the host reach the API: `api_url`, or the port of the host's that leads there.
+
+    Such a URL may say 0.0.0.0, for whichever address the host has.
+    """
+    network = runtime["spec"]["network"]
+    if network["mode"] == "isolated":
+        for forward in network["forward"]:
+            if forward["guest_port"] == _API_PORT:
+                return f"http://{forward['host_address']}:{forward['host_port']}"
+    return api_url(runtime)
+
+
 def ssh_command(runtime: dict[str, Any]) -> str:
     """Return the arguments of ssh that reach the guest, such as ``-p 2222 root@127.0.0.1``, or an empty string."""
     network = runtime["spec"]["network"]
@@ -98,7 +111,7 @@ def hypervisor_runtimes(
         )
         if network["mode"] == "isolated":
             address = network["address"].partition("/")[0]
-            entries[-1]["isolated"] = {"address": address, "allow": network["allow"]}
+            entries[-1]["isolated"] = {"address": address, "allow": network["allow"], "forward": network["forward"]}
         # From a plan: the CPUs and NUMA nodes that are this replica's.
         entries[-1].update(runtime.get("place", {}))
     return entries
@@ -112,6 +125,7 @@ class FilterModule:
         return {
             "hypervisor_runtimes": hypervisor_runtimes,
             "runtime_api_url": api_url,
+            "runtime_outside_url": outside_url,
             "runtime_ssh_command": ssh_command,
             "runtimes_on": runtimes_on,
         }

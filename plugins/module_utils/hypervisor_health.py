@@ -39,12 +39,14 @@ def probe(opener: OpenerDirector, url: str) -> str:
 def wait_until_healthy(url: str, timeout: int, manager: Manager, since: int = 0) -> float:
     """Return after how many seconds ``url`` answered 200.
 
-    LaunchError when it did not within ``timeout`` seconds, when the virtual machine ended before, or when the guest
-    said behind byte ``since`` of its console log that it gave up; all with the last lines of the guest's console.
+    LaunchError when it did not within ``timeout`` seconds, when the virtual machine ended before (also if systemd
+    starts it again), or when the guest said behind byte ``since`` of its console log that it gave up; all with the last
+    lines of the guest's console.
     """
     opener = build_opener(ProxyHandler({}))  # the guest is on this host; a proxy is not
     began = observed = time.monotonic()
     gave_up = began
+    ends_before, _reason = manager.ends()
     while problem := probe(opener, url):
         now = time.monotonic()
         if now - began > timeout:
@@ -53,6 +55,12 @@ def wait_until_healthy(url: str, timeout: int, manager: Manager, since: int = 0)
             observed = now
             if manager.observe()[0] == STOPPED:
                 raise LaunchError(f"it ended after {now - began:.0f} s, before {url} answered; {console_end(manager)}")
+            ends, why = manager.ends()
+            if ends > ends_before:
+                raise LaunchError(
+                    f"it ended after {now - began:.0f} s, before {url} answered, and is started again ({why}); "
+                    f"{console_end(manager)}"
+                )
             reason = failure(manager.log_path, since)
             gave_up = gave_up if reason else now
             # Its service manager starts a failed engine again after a few seconds, twice.

@@ -24,6 +24,8 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _STATUS_RUNNING, _STATUS_STOPPED = 0, 3  # the launcher's exit codes, those of an init script
 _STOP_SECONDS = 120  # the launcher's own stop time-out is below; this ends a wait that has no end
 _CONSOLE_LINES = 15
+_POLL_SECONDS = 0.2
+_MARGIN_SECONDS = 30  # systemd bounds the start of an unwatched unit itself, and says why
 
 
 class LaunchError(Exception):
@@ -38,6 +40,9 @@ class Manager(Protocol):
 
     def observe(self) -> tuple[str, int | None]:
         """Return RUNNING, STARTING or STOPPED, and the virtual machine's pid if there is one."""
+
+    def ends(self) -> tuple[int, str]:
+        """Return how often it ended by itself and was started again since it was told to start, and the last reason."""
 
     def sources(self) -> list[Path]:
         """Return the files of this manager's own that a start depends on."""
@@ -82,18 +87,24 @@ class SystemdManager:
         self.unit = unit
         self.log_path = log_path
         self.started_marker = run_path / "pid"
+        self._health_path = run_path / "health.json"
         self._user = scope == "user"
         self._environment = dict(os.environ)
         if self._user:
             self._environment.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
 
     def observe(self) -> tuple[str, int | None]:
-        """Return the state and pid that systemd reports; a restart in progress counts as STARTING."""
+        """Return the state and pid that systemd reports; a restart in progress counts as STARTING.
+
+        A watched unit is active when its guest serves; its virtual machine runs long before.
+        """
+        return self._state(self._show())
+
+    def ends(self) -> tuple[int, str]:
+        """Return how often systemd started it again by itself, one that it waits to start included, and why."""
         shown = self._show()
-        active, pid = shown.get("ActiveState", ""), int(shown.get("MainPID") or 0)
-        if active in ("inactive", "failed"):
-            return STOPPED, None
-        return (RUNNING if active == "active" else STARTING), pid or None
+        count = int(shown.get("NRestarts") or 0) + self._waits_to_restart(shown)
+        return count, (f"{shown.get('Result')}: {self._journal(time.time() - 60)}" if count else "")
 
     def sources(self) -> list[Path]:
         """Return the unit file and its drop-ins."""
@@ -109,23 +120,51 @@ class SystemdManager:
         self._systemctl("enable" if wanted else "disable", self.unit, timeout=30)
 
     def start(self, timeout: int) -> None:
-        """Start the unit and wait until it is ready; systemd bounds the wait itself, ``timeout`` ends a hanging bus."""
+        """Start the unit and wait until its virtual machine runs, which is before the guest of a watched one serves."""
         shown = self._show()
         if shown.get("NeedDaemonReload") == "yes":
             self._systemctl("daemon-reload", timeout=timeout)
         if shown.get("ActiveState") == "failed":
             self._systemctl("reset-failed", self.unit, timeout=timeout)
-        began = time.time()
-        result = self._systemctl("start", self.unit, timeout=timeout + 30, check=False)
-        if result.returncode != 0:
-            raise LaunchError(f"{self.unit} did not start: {self._journal(began) or result.stderr.strip()}")
+        began, deadline = time.time(), time.monotonic() + timeout + _MARGIN_SECONDS
+        self._systemctl("start", "--no-block", self.unit, timeout=timeout)
+        while True:
+            shown = self._show()
+            state, _pid = self._state(shown)
+            if state == RUNNING:
+                return
+            ended = state == STOPPED and not shown.get("Job")
+            if ended or self._waits_to_restart(shown):
+                reason = self._journal(began) or f"systemd says {shown.get('Result')}; see systemctl status {self.unit}"
+                raise LaunchError(f"{self.unit} did not start: {reason}")
+            if time.monotonic() > deadline:
+                raise LaunchError(f"{self.unit} does not run after {timeout} s; see systemctl status {self.unit}")
+            time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
         """Stop the unit."""
         self._systemctl("stop", self.unit, timeout=_STOP_SECONDS)
 
+    def _state(self, shown: dict[str, str]) -> tuple[str, int | None]:
+        active, pid = shown.get("ActiveState", ""), int(shown.get("MainPID") or 0)
+        if active in ("inactive", "failed"):
+            return STOPPED, None
+        runs = active == "active" or (active == "activating" and pid and self._watched_pid() == pid)
+        return (RUNNING if runs else STARTING), pid or None
+
+    def _watched_pid(self) -> int | None:
+        """Return the virtual machine that the launcher watches; it says so when the guest begins to run."""
+        try:
+            return int(json.loads(self._health_path.read_text(encoding="utf-8"))["pid"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    @staticmethod
+    def _waits_to_restart(shown: dict[str, str]) -> bool:
+        return shown.get("SubState", "").startswith("auto-restart")
+
     def _show(self) -> dict[str, str]:
-        names = "ActiveState,MainPID,NeedDaemonReload,FragmentPath,DropInPaths"
+        names = "ActiveState,SubState,Result,NRestarts,Job,MainPID,NeedDaemonReload,FragmentPath,DropInPaths"
         shown = self._systemctl("show", f"--property={names}", self.unit, timeout=30).stdout
         return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
 
@@ -174,6 +213,10 @@ class DirectManager:
         if result.returncode != _STATUS_RUNNING:
             raise LaunchError(f"its state is unknown: {report.get('message')}")
         return RUNNING, report["pid"]
+
+    def ends(self) -> tuple[int, str]:
+        """Return none: nothing starts it again."""
+        return 0, ""
 
     def sources(self) -> list[Path]:
         """Return nothing: there is no unit."""

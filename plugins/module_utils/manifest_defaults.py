@@ -12,6 +12,8 @@ from . import quantities
 DEFAULT_CPU = 4
 DEFAULT_MEMORY = "16Gi"
 DEFAULT_API_PORT = 8000
+#: As ``host_address`` of a forward: whichever the host has.
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 -- nothing is bound to it
 #: Without a strategy the plan's own holds for the runtime.
 _PLACEMENT: dict[str, Any] = {
     "hosts": [],
@@ -108,9 +110,10 @@ def _network(network: dict[str, Any]) -> dict[str, Any]:
         return {"tap": None, "bridge": None, "mac": None, "address": None, "gateway": None, "dns": [], **network}
     if network["mode"] == "isolated":
         allow = [{"tcp": [], "udp": [], **each} for each in network.get("allow", [])]
-        return {"mode": "isolated", "allow": allow}
+        return {"mode": "isolated", "allow": allow, "forward": _forwards(network.get("forward", []), EVERY_ADDRESS)}
     forwards = network.get("forward", [{"host_port": DEFAULT_API_PORT}])
-    return {
-        "mode": "user",
-        "forward": [{"host_address": "127.0.0.1", "guest_port": DEFAULT_API_PORT, **each} for each in forwards],
-    }
+    return {"mode": "user", "forward": _forwards(forwards, "127.0.0.1")}
+
+
+def _forwards(forwards: list[dict[str, Any]], address: str) -> list[dict[str, Any]]:
+    return [{"host_address": address, "guest_port": DEFAULT_API_PORT, **each} for each in forwards]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import quantities
-from .manifest_defaults import kebab
+from .manifest_defaults import EVERY_ADDRESS, kebab
 from .manifest_schema import Problem, problem
 from .yaml_marks import Document, Path
 
@@ -109,9 +109,14 @@ def _is_finite(value: Any) -> bool:
 
 
 def _network_rules(document: Document, network: dict[str, Any]) -> Iterator[Problem]:
+    isolated = network.get("mode") == "isolated"
     seen: dict[tuple[str, int], int] = {}
     for index, forward in enumerate(network.get("forward", [])):
-        endpoint = (forward.get("host_address", "127.0.0.1"), forward["host_port"])
+        address = forward.get("host_address", EVERY_ADDRESS if isolated else "127.0.0.1")
+        if isolated and ipaddress.IPv4Address(address).is_loopback:
+            message = f"found {address!r}; the host reaches the guest by its own address; name one of the host's uplink"
+            yield problem(document, ("spec", "network", "forward", index, "host_address"), message)
+        endpoint = (address, forward["host_port"])
         if endpoint in seen:
             message = f"{endpoint[0]}:{endpoint[1]} is already forwarded by forward[{seen[endpoint]}]; use another port"
             yield problem(document, ("spec", "network", "forward", index, "host_port"), message)

@@ -24,6 +24,7 @@ _FIELDS = ("bridge", "subnet", "uplink", "dns", "clients", "gateway_tcp", "gatew
 #: A subnet has to hold its own two ends, the gateway and a runtime.
 _LONGEST_PREFIX = 30
 _LARGEST_PORT = 65535
+API_PORT = 8000
 
 
 class NetworkError(ValueError):
@@ -58,6 +59,15 @@ class Allow:
 
 
 @dataclass(frozen=True)
+class Forward:
+    """A TCP port of the host's uplink that leads to the runtime; ``address`` empty: whichever the uplink has."""
+
+    address: str
+    port: int
+    guest_port: int
+
+
+@dataclass(frozen=True)
 class Guest:
     """One runtime on the network."""
 
@@ -66,6 +76,7 @@ class Guest:
     mac: str
     address: str
     allow: tuple[Allow, ...] = ()
+    forward: tuple[Forward, ...] = ()
 
 
 def network_of(settings: Mapping[str, Any]) -> Network:
@@ -144,8 +155,14 @@ def mac_address(name: str) -> str:
     return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
 
 
-def guest_of(network: Network, name: str, address: str, allow: Iterable[Mapping[str, Any]] = ()) -> Guest:
-    """Return the runtime ``name`` on the network. Raises NetworkError when it cannot be there as ``allow`` says."""
+def guest_of(
+    network: Network,
+    name: str,
+    address: str,
+    allow: Iterable[Mapping[str, Any]] = (),
+    forward: Iterable[Mapping[str, Any]] = (),
+) -> Guest:
+    """Return the runtime ``name`` on the network. Raises NetworkError when it cannot be there as the rest says."""
     if ipaddress.IPv4Address(address) not in network.subnet:
         raise NetworkError(f"runtime {name}: {address} is not in the subnet {network.subnet}; leave the address out")
     rules = tuple(
@@ -161,14 +178,50 @@ def guest_of(network: Network, name: str, address: str, allow: Iterable[Mapping[
             f"runtime {name} may reach {rules[0].to} by spec.network.allow, but its host has no uplink; "
             "set hypervisor_network.uplink or remove allow"
         )
-    return Guest(name, tap_name(name), mac_address(name), address, rules)
+    ways = tuple(_forward(name, each) for each in forward)
+    if ways and not network.uplink:
+        raise NetworkError(
+            f"runtime {name} is reached at port {ways[0].port} by spec.network.forward, but its host has no uplink; "
+            "set hypervisor_network.uplink or remove forward"
+        )
+    return Guest(name, tap_name(name), mac_address(name), address, rules, ways)
 
 
-def runtime_network(network: Network, guest: Guest, allow: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def _forward(name: str, forward: Mapping[str, Any]) -> Forward:
+    ports = [forward["host_port"], forward.get("guest_port", API_PORT)]
+    for port in ports:
+        _ports({f"runtime {name}: spec.network.forward": [port]}, f"runtime {name}: spec.network.forward")
+    address = ipaddress.IPv4Address(forward.get("host_address") or 0)
+    if address.is_loopback:
+        raise NetworkError(
+            f"runtime {name}: spec.network.forward: {address} is the host's loopback; name an address of its uplink"
+        )
+    return Forward("" if int(address) == 0 else str(address), *ports)
+
+
+def check_forwards(guests: Iterable[Guest]) -> None:
+    """Raise NetworkError when two of one host's runtimes want the same port of it."""
+    owners: dict[int, list[tuple[str, str]]] = {}
+    for guest in guests:
+        for way in guest.forward:
+            for address, owner in owners.setdefault(way.port, []):
+                if not address or not way.address or address == way.address:
+                    where = f"{way.address or address or 'every address'}, port {way.port}"
+                    raise NetworkError(
+                        f"runtimes {owner} and {guest.name} are on one host, and spec.network.forward of both wants "
+                        f"{where}; give one of them another host_port, or other placement.hosts"
+                    )
+            owners[way.port].append((way.address, guest.name))
+
+
+def runtime_network(
+    network: Network, guest: Guest, allow: Iterable[Mapping[str, Any]], forward: Iterable[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """Return the runtime's ``spec.network`` with all that the host decided; the tap is on its bridge already."""
     return {
         "mode": "isolated",
         "allow": list(allow),
+        "forward": list(forward),
         "tap": guest.tap,
         "mac": guest.mac,
         "address": f"{guest.address}/{network.subnet.prefixlen}",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .runtime_network import TAP_PREFIX, Guest, Network
+from .runtime_network import API_PORT, TAP_PREFIX, Guest, Network
 
 NETWORKD = "/etc/systemd/network"
 POLICY = "/etc/vllmd/network"
@@ -88,8 +88,9 @@ def policy(network: Network, includes: str = f"{POLICY}/runtimes") -> str:
     ports = [("tcp", network.gateway_tcp), ("udp", network.gateway_udp)]
     gateway = [f"ip daddr {network.gateway} {kind} dport {_set(each)} accept" for kind, each in ports if each]
     out = [f"ip daddr {_set(network.dns)} {kind} dport 53 accept" for kind in ("udp", "tcp") if network.dns]
-    clients = [f"ip saddr {_set(network.clients)} tcp dport 8000 accept"] if network.clients else []
-    masquerade = ""
+    clients = [f"ip saddr {_set(network.clients)} tcp dport {API_PORT} accept"] if network.clients else []
+    # Runtimes add to forwarded and to ways what spec.network.forward names; nothing comes that way without an uplink.
+    only_uplink, masquerade = "accept", ""
     if network.uplink:
         # Not to another runtime by way of the gateway either, nor anywhere but through the uplink.
         out = [
@@ -98,6 +99,9 @@ def policy(network: Network, includes: str = f"{POLICY}/runtimes") -> str:
             *out,
             "ip saddr vmap @runtimes",
         ]
+        # What comes from the bridge is not turned back.
+        only_uplink = f'iifname != "{network.uplink}" accept\n        fib daddr type != local accept'
+        clients.append(f'iifname "{network.uplink}" ct status dnat jump ways')
         masquerade = (
             "\n    chain leave {\n        type nat hook postrouting priority srcnat; policy accept;\n"
             f'        ip saddr {network.subnet} oifname "{network.uplink}" masquerade\n    }}\n'
@@ -161,6 +165,14 @@ table inet {TABLE} {{
         ct state established,related accept
 {_lines(clients)}        counter drop
     }}
+
+    chain forwarded {{
+        type nat hook prerouting priority dstnat; policy accept;
+        {only_uplink}
+    }}
+
+    chain ways {{
+    }}
 {masquerade}}}
 
 include "{includes}/*.nft"
@@ -175,9 +187,16 @@ def guest_policy(guest: Guest) -> str:
         for kind, ports in (("tcp", each.tcp), ("udp", each.udp))
         if ports
     ]
+    ways = ""
+    for way in guest.forward:
+        at = f"ip daddr {way.address} " if way.address else ""
+        ways += (
+            f"add rule inet {TABLE} forwarded {at}tcp dport {way.port} dnat ip to {guest.address}:{way.guest_port}\n"
+            f"add rule inet {TABLE} ways ip daddr {guest.address} tcp dport {way.guest_port} accept\n"
+        )
     return (
         f'{_HEAD}add element bridge {TABLE} senders {{ "{guest.tap}" . {guest.mac} . {guest.address} }}\n'
-        f"table inet {TABLE} {{\n    chain {guest.tap} {{\n{_lines(rules)}    }}\n}}\n"
+        f"table inet {TABLE} {{\n    chain {guest.tap} {{\n{_lines(rules)}    }}\n}}\n{ways}"
         f"add element inet {TABLE} runtimes {{ {guest.address} : jump {guest.tap} }}\n"
     )
 

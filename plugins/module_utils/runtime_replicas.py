@@ -25,12 +25,12 @@ def replicas_on(
     """Return the replicas that the plan places on ``host``, by id, in the shape of ``runtimes``.
 
     A replica's name is its id; its CPUs, memory and devices are those of its placement; ``place`` has ``cpus`` and
-    ``numa_nodes``. Raises ReplicaError when a placement's runtime has no manifest.
+    ``numa_nodes``. What is leaving is none of them. Raises ReplicaError when a placement's runtime has no manifest.
     """
     by_name = {runtime["metadata"]["name"]: runtime for runtime in runtimes}
     replicas = []
     for placement in sorted(placements, key=lambda each: str(each["id"])):
-        if placement["host"] != host:
+        if placement["host"] != host or placement.get("leaving"):
             continue
         if placement["runtime"] not in by_name:
             raise ReplicaError(

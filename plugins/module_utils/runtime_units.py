@@ -30,13 +30,13 @@ def placement_drop_in(cpus: Iterable[int], numa_nodes: Iterable[int]) -> str:
     """Return the drop-in of unit ``vllmd-hypervisor@NAME.service``; empty when the placement says nothing.
 
     ``AllowedCPUs=`` and ``AllowedMemoryNodes=`` bind the unit's control group (systemd.resource-control(5)), so also
-    the VMM's threads in the kernel; ``NUMAPolicy=`` (systemd.exec(5)) is what the guest's memory follows. Raises
-    PlacementError.
+    the VMM's threads in the kernel; ``CPUAffinity=`` (systemd.exec(5)) is the same for the VMM where systemd has no
+    cpuset controller to bind with; ``NUMAPolicy=`` is what the guest's memory follows. Raises PlacementError.
     """
     cpu_list, node_list = ranges(cpus), ranges(numa_nodes)
     lines = []
     if cpu_list:
-        lines.append(f"AllowedCPUs={cpu_list}")
+        lines += [f"AllowedCPUs={cpu_list}", f"CPUAffinity={cpu_list}"]
     if node_list:
         lines += [f"AllowedMemoryNodes={node_list}", "NUMAPolicy=bind", f"NUMAMask={node_list}"]
     if not lines:

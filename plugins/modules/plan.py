@@ -94,6 +94,12 @@ options:
     description: Whether replicas of a lower priority leave for one of a higher that would not fit otherwise.
     type: bool
     default: false
+  resize:
+    description:
+      - Whether CPUs and memory of hosts are divided again among what runs on them, as O(cpu) and O(memory) say now.
+        Hosts and devices of the replicas stay.
+    type: bool
+    default: false
 seealso:
   - module: vllmd.platform.host_capacity
   - module: vllmd.platform.runtime_manifest

@@ -13,7 +13,7 @@ import socket
 import sys
 import textwrap
 import threading
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
@@ -24,7 +24,10 @@ _STATES = {"vm.create": "Created", "vm.boot": "Running"}
 
 
 class StubVmm(ThreadingMixIn, UnixStreamServer):
-    """The API server. `behaviour`: refuse={resource: [causes]}, deaf=[resources that do nothing], garbage=True."""
+    """The API server. `behaviour`: refuse={resource: [causes]}, deaf=[resources that do nothing], garbage=True.
+
+    serve=PORT: its guest answers 200 there as long as the process runs.
+    """
 
     daemon_threads = True
 
@@ -58,6 +61,9 @@ class StubVmm(ThreadingMixIn, UnixStreamServer):
             self.config = body
         self.state = _STATES.get(resource, self.state)
         if resource == "vm.boot":
+            if port := self.behaviour.get("serve"):
+                guest = ThreadingHTTPServer(("127.0.0.1", port), _Guest)
+                threading.Thread(target=guest.serve_forever, daemon=True).start()
             print("stub guest: booted", flush=True)
         if resource in ("vm.power-button", "vmm.shutdown"):
             threading.Timer(0.05, self.shutdown).start()
@@ -93,6 +99,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+
+class _Guest(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep quiet."""
 
 
 def main(arguments: list[str], behaviour: dict[str, Any], record: Path) -> int:

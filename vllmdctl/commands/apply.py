@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from ..ansible_play import Play
 from ..errors import FAILED
 from ..options import Output, changes
 from ..output import Format, emit, say
-from .plan import plan_first
+from .plan import check_fits, plan_first
 
 
 @changes
@@ -36,24 +37,27 @@ def apply(
 
     become_root(play.inventory)
     new = manifests.read(files or [])
+    names = {each.name for each in new}
     with exclusive(play.inventory, "apply"):
         fleet = describe(play)
         wanted = manifests.union(fleet.sources, new)
-        # All of them together, before anything is written: two may want one name.
+        # All of them together, before anything is written: two may want one name, or one GPU.
         profiles = manifests.check_together(wanted)
-        variables: dict[str, Any] = {}
-        if play.check:
-            variables["vllmd_runtime_manifests"] = wanted
-        elif placed := manifests.place(new, places.manifests_directory(play.inventory), fleet.sources):
-            manifests.check_seen(play.inventory, placed, describe(play).sources)
+        variables: dict[str, Any] = {"vllmd_runtime_manifests": wanted}
+        if new:
+            _placements, unfit = plan_first(replace(play, check=True), variables, quiet=True)
+            check_fits({name: line for name, line in unfit.items() if name in names})
+        if not play.check:
+            variables = {}
+            if placed := manifests.place(new, places.manifests_directory(play.inventory), fleet.sources):
+                manifests.check_seen(play.inventory, placed, describe(play).sources)
+        asked = play
+        play, unfit = plan_first(play, variables)
         if not any("runtime_assembler_profile" in each for each in play.extra):
             for other in profiles[:-1]:  # one run builds one image
-                run(play, ["generate"], "runtimes generate", runtime_assembler_profile=other).check()
+                run(asked, ["generate"], "runtimes generate", runtime_assembler_profile=other).check()
             if profiles:
                 variables["runtime_assembler_profile"] = profiles[-1]
-        if fleet.plan_file:  # the hosts are configured by a plan, so what is new needs its place in it
-            manifests_of = {name: value for name, value in variables.items() if name == "vllmd_runtime_manifests"}
-            play = plan_first(play, manifests_of)
         outcome = run(play, ["apply"], "apply", **variables)
     if output is not Format.TABLE:
         emit(output, outcome.summary())
@@ -61,11 +65,12 @@ def apply(
     if play.check:
         say("nothing was changed: this was a check")
         return
-    fleet = describe(play)
-    names = {each.name for each in new}
+    fleet = describe(asked)
     rows = [each.row() for each in fleet.replicas if not names or each.runtime in names]
     if output is Format.TABLE:
         emit(output, rows, ("id", "host", "state", "model", "url"))
+    check_fits(unfit)
+    if output is Format.TABLE:
         say("ask it: vllmdctl infer '...'")
     if fleet.unreachable:
         raise typer.Exit(FAILED)

@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from ..ansible_play import Play
+from ..errors import CtlError
 from ..options import Output, reads
-from ..output import Format, emit, say
+from ..output import Format, emit
 
 
 class Share(StrEnum):
@@ -34,27 +35,50 @@ Accelerators = Annotated[
 
 
 def shares(cpu: Share | None, memory: Share | None, accelerators: Share | None) -> dict[str, Any]:
-    """Return the variables of playbook plan for what was said; the inventory decides the rest."""
+    """Return the variables of playbook plan for what was said; the inventory decides the rest.
+
+    Who says how CPUs or memory are shared means what runs, too: the hosts are divided again.
+    """
     said = {"vllmd_plan_cpu": cpu, "vllmd_plan_memory": memory, "vllmd_plan_accelerators": accelerators}
-    return {name: str(value) for name, value in said.items() if value is not None}
+    given: dict[str, Any] = {name: str(value) for name, value in said.items() if value is not None}
+    return given | ({"vllmd_plan_resize": True} if cpu or memory else {})
 
 
-def plan_first(play: Play, variables: dict[str, Any]) -> Play:
-    """Plan, write the plan unless this is a check, and return the play that brings it about. Raises CtlError."""
+def plan_first(play: Play, variables: dict[str, Any], *, quiet: bool = False) -> tuple[Play, dict[str, str]]:
+    """Plan, write the plan unless this is a check, and return the play that brings it about, and what does not fit.
+
+    The latter by runtime, one line each. Raises CtlError when nothing could be planned.
+    """
     import json
 
     from .. import places
     from ..ansible import run
 
-    outcome = run(play, ["plan"], "plan", **variables)
-    outcome.check()
+    outcome = run(play, ["plan"], "plan", quiet=quiet, **variables)
+    planned = outcome.published.get("_run", {}).get("vllmd_plan", {}).get("plan")
+    if planned is None or outcome.unreachable():
+        outcome.check()
     # By a file: the placements of many hosts are longer than a command line may be, and a check writes no plan.
-    placements = outcome.published["_run"]["vllmd_plan"]["plan"]["placements"]
     path = places.state_directory() / "placements.json"
     new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_text(json.dumps({"vllmd_placements": placements}), encoding="utf-8")
+    new.write_text(json.dumps({"vllmd_placements": planned["placements"]}), encoding="utf-8")
     new.replace(path)
-    return replace(play, extra=(*play.extra, f"@{path}"))
+    return replace(play, extra=(*play.extra, f"@{path}")), misfits(planned)
+
+
+def check_fits(unfit: dict[str, str]) -> None:
+    """Raise CtlError when something does not fit, one line for each."""
+    if unfit:
+        raise CtlError("\n".join(line for _name, line in sorted(unfit.items())))
+
+
+def misfits(planned: dict[str, Any]) -> dict[str, str]:
+    """Return why runtimes of a plan do not fit and the nearest that would, by name."""
+    found = {}
+    for each in planned["unplaced"]:
+        nearest = (each.get("nearest") or {}).get("text")
+        found[each["runtime"]] = f"{each['runtime']} does not fit: {each['reason']}{f'; {nearest}' if nearest else ''}"
+    return found
 
 
 @reads
@@ -86,7 +110,6 @@ def plan(
     elif planned:
         columns = ("action", "id", "from", "to", "reason")
         emit(output, planned["changes"], columns, "nothing is described, so nothing is planned")
-        for each in planned["unplaced"]:
-            nearest = (each.get("nearest") or {}).get("text")
-            say(f"does not fit: {each['runtime']}: {each['reason']}{f'; {nearest}' if nearest else ''}")
+    if planned and not outcome.unreachable():
+        check_fits(misfits(planned))
     outcome.check()

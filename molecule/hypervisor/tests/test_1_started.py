@@ -28,7 +28,8 @@ def shown(host, name: str, unit: str = UNIT) -> str:
         ("NotifyAccess", "all"),
         ("Restart", "on-failure"),
         ("RestartUSec", "5s"),
-        ("TimeoutStartUSec", "5min"),
+        ("TimeoutStartUSec", "21min"),  # its guest has 15 minutes to serve
+        ("WatchdogUSec", "4min"),
         ("TimeoutStopUSec", "35s"),
         ("KillMode", "mixed"),
         ("User", "vllmd"),
@@ -65,14 +66,29 @@ def test_unit_is_confined(host, instance: str, tenths: int) -> None:
     assert result.rc == 0, result.stdout
 
 
-def test_the_unit_holds_one_process_and_it_is_the_launchers_name(host) -> None:
-    group = shown(host, "ControlGroup")
+def processes(host, unit: str) -> dict[str, str]:
+    """The processes of a unit: pid -> comm."""
+    group = shown(host, "ControlGroup", unit)
     pids = host.file(f"/sys/fs/cgroup{group}/cgroup.procs").content_string.split()
-    assert pids == [shown(host, "MainPID")]
-    assert host.file(f"/proc/{pids[0]}/comm").content_string.strip() == "vllmd-hyperviso"
+    return {pid: host.file(f"/proc/{pid}/comm").content_string.strip() for pid in pids}
+
+
+def test_the_unit_holds_the_monitor_by_the_launchers_name_and_its_watch(host) -> None:
+    monitor = shown(host, "MainPID")
+    found = processes(host, UNIT)
+    assert found.pop(monitor) == "vllmd-hyperviso"
+    assert list(found.values()) == ["vllmd-health"]
     status = host.check_output(f"systemctl status --no-pager --full --lines=0 {UNIT}")
-    assert f"└─{pids[0]} vllmd-hypervisor -" in status
+    assert f"─{monitor} vllmd-hypervisor -" in status
     assert "qemu-system" not in status
+
+
+def test_the_unit_is_active_because_its_guest_serves(host) -> None:
+    assert shown(host, "StatusText").startswith("alpha serves: qemu (tcg), 1 vCPUs, 256M memory")
+    said = host.check_output(f"journalctl --no-pager --output=cat --identifier=vllmd-hypervisor --unit={UNIT}")
+    assert "alpha serves: http://127.0.0.1:8000/health answered" in said
+    status = host.check_output("set -a; . /etc/vllmd/hypervisor/alpha.env; vllmd-hypervisor status")
+    assert "running; healthy for " in status
 
 
 def test_the_process_has_no_privilege(host) -> None:

@@ -23,7 +23,7 @@ class Options:
     """How to plan; docs/plan.md explains each.
 
     ``replicas`` are numbers wanted by runtime, ``move`` runtimes that may be placed anew, ``drain`` hosts to empty and
-    ``absent`` hosts that could not be read: what is on them stays as it is.
+    ``absent`` hosts that could not be read: what is on them stays as it is. ``resize`` divides CPUs and memory again.
     """
 
     cpu: str = DEMAND
@@ -32,6 +32,7 @@ class Options:
     strategy: str = PACK
     numa: str = PREFER
     preempt: bool = False
+    resize: bool = False
     replicas: Mapping[str, int] = field(default_factory=dict)
     move: frozenset[str] = frozenset()
     drain: frozenset[str] = frozenset()
@@ -127,7 +128,7 @@ def _wish(runtime: Mapping[str, Any], options: Options) -> Wish:
     resources, scaling, placement = spec["resources"], spec["scaling"], spec["placement"]
     count = resources["accelerator_count"]
     network = spec.get("network") or {}
-    forwards = network.get("forward") or [] if network.get("mode") == "user" else []
+    forwards = network.get("forward") or []
     demand = Demand(
         cpu=resources["cpu"],
         memory_mib=resources["memory_mib"],

@@ -52,28 +52,27 @@ class Explainer:
         if general not in self._never:
             self._never[general] = self._impossible(wish)
         if impossible := self._never[general]:
-            return impossible, None
+            return impossible, self._without_accelerators(wish)
         near, barred = self._sort_out(wish)
         reasons = _some([f"{fleet.name(host)} {fleet.why_not(wish, host)}" for host in barred[:_SHOWN]], len(barred))
         if not near:
             return f"no host may take it: {reasons}", None
         nearest = self._nearest(demand, near)
-        lacking = ", ".join(_amount(kind, amount) for kind, amount in nearest.lacks.items())
         away = f" but for hosts that may not take it: {reasons}" if reasons else ""
-        reason = f"asks for {_asked(demand)}, which no host has free{away}"
-        if not nearest.lacks:
-            what = "has enough in all, but not in whole IOMMU groups or on the NUMA nodes allowed"
-        else:
-            what = f"lacks {lacking}"
-        fits = {key: f"{value}Mi" if key == "memory" else value for key, value in nearest.fits.items()}
-        told = ", ".join(f"{name} {value}" for name, value in fits.items())
-        advice = f"; there {told} would fit" if told else ""
-        return reason, {
-            "host": nearest.host,
-            "lacks": nearest.lacks,
-            "fits": fits,
-            "text": f"nearest: {nearest.host} {what}{advice}",
-        }
+        return f"asks for {_asked(demand)}, which no host has free{away}", _told(nearest)
+
+    def _without_accelerators(self, wish: Wish) -> dict[str, Any] | None:
+        """Return the nearest where there is no accelerator at all; None where some are, which the reason names."""
+        fleet, demand = self._fleet, wish.demand
+        if demand.devices or not demand.accelerators or any(state.shape.accelerators for state in fleet.states):
+            return None
+        hosts = [host for host in range(len(fleet.states)) if fleet.why_not(wish, host) is None]
+        if not hosts:
+            return None
+        lower = replace(demand, accelerators=0, accelerator_type=None, accelerator_memory_mib=0)
+        nearest = self._nearest(lower, hosts)
+        fits = {"accelerator_count": 0, **nearest.fits} if nearest.fits or not nearest.lacks else {}
+        return _told(Nearest(nearest.host, {"accelerators": demand.accelerators, **nearest.lacks}, fits))
 
     def _sort_out(self, wish: Wish) -> tuple[list[int], list[int]]:
         """Return hosts that may take the runtime and have too little, one of each kind, and those that may not."""
@@ -133,6 +132,22 @@ class Explainer:
         free = _free(state, demand)
         lacks = {kind: asked[kind] - free[kind] for kind in asked if asked[kind] > free[kind]}
         return Nearest(state.capacity.host, lacks, _that_fits(state, demand, free))
+
+
+def _told(nearest: Nearest) -> dict[str, Any]:
+    """Return the nearest as the plan has it."""
+    what = f"lacks {', '.join(_amount(kind, amount) for kind, amount in nearest.lacks.items())}"
+    if not nearest.lacks:
+        what = "has enough in all, but not in whole IOMMU groups or on the NUMA nodes allowed"
+    fits = {key: f"{value}Mi" if key == "memory" else value for key, value in nearest.fits.items()}
+    told = ", ".join(f"{name} {value}" for name, value in fits.items())
+    advice = f"; there {told} would fit" if told else ""
+    return {
+        "host": nearest.host,
+        "lacks": nearest.lacks,
+        "fits": fits,
+        "text": f"nearest: {nearest.host} {what}{advice}",
+    }
 
 
 def _amount(kind: str, amount: int) -> str:

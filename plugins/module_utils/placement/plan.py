@@ -3,27 +3,30 @@
 """The plan: what runs stays, what is asked for is placed, and every difference has its reason.
 
 The order of work: pin what runs; place anew what must move (its manifest changed, its host or device is gone, its host
-is drained, or somebody asked); add what is missing; with a split, go on up to maxReplicas.
+is drained, or somebody asked); where somebody asked, divide hosts again; add what is missing; with a split, go on up to
+maxReplicas.
 """
 
 from __future__ import annotations
 
 import gc
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from .capacity import Capacity, from_dict
 from .data import DataError
 from .demand import SPLIT, Options, Wish, unknown, wanted, wishes_of
+from .fit import fit
 from .fleet import Fleet, Placed
 from .grow import grow
 from .preempt import preempt
 from .records import Record, changed, grant_of, records_of
 from .result import Outcome, plan_of
-from .solve import place_all, retry
+from .solve import in_order, place_all, retry
 
 Key = tuple[str, int]
 
@@ -75,12 +78,17 @@ class _Planner:
         self.out = Outcome(Fleet(hosts, options.drain), self.wishes, {record.key: record for record in records})
         self.fleet = self.out.fleet
         self.asked_anew: dict[Key, Placed] = {}
+        self._unread = options.absent - self.fleet.position.keys()
+        # Numbers of replicas that leave as soon as their hosts can be read, by runtime.
+        self.taken: dict[str, set[int]] = {}
 
     def run(self) -> Outcome:
         """Return what came of it."""
         keys = self._wanted()
         self._pin(keys)
         self._place_anew()
+        if self.options.resize:
+            self._resize()
         missing = sorted(keys - self.fleet.placed.keys() - self.out.left_alone.keys())
         before = set(self.fleet.placed)
         movable = {key for key in before if key[0] in self.options.move}
@@ -91,23 +99,36 @@ class _Planner:
         self.out.left = left
         if self.options.accelerators == SPLIT:
             self._fill(keys)
-        grow(self.fleet, self.fleet.placed.keys() - before, self.options)
+        fresh = (self.fleet.placed.keys() - before) | self.out.resized
+        grow(self.fleet, fresh & self.fleet.placed.keys(), self.options)
         return self.out
 
     def _wanted(self) -> set[Key]:
         """Return the replicas to run: those that run, lowest numbers first, then the lowest free numbers."""
-        running: dict[str, list[int]] = {}
-        for name, replica in sorted(self.out.records):
-            running.setdefault(name, []).append(replica)
+        known: dict[str, list[Record]] = {}
+        for _key, record in sorted(self.out.records.items()):
+            known.setdefault(record.runtime, []).append(record)
         keys: set[Key] = set()
         for name, wish in self.wishes.items():
-            have = running.get(name, [])
-            numbers = have[: wanted(wish, len(have), self.options)]
-            self.out.wanted[name] = wanted(wish, len(have), self.options)
-            while len(numbers) < self.out.wanted[name]:
-                numbers.append(_lowest_free(numbers))
+            mine = known.pop(name, [])
+            have = [record.replica for record in mine if not record.leaving]
+            count = self.out.wanted[name] = wanted(wish, len(have), self.options)
+            numbers = have[:count]
+            self._let_go([record for record in mine if record.replica not in numbers])
+            while len(numbers) < count:
+                numbers.append(_lowest_free({*numbers, *self.taken.get(name, ())}))
             keys.update((name, number) for number in numbers)
+        for records in known.values():
+            self._let_go(records)
         return keys
+
+    def _let_go(self, records: list[Record]) -> None:
+        """Note which of the replicas that nobody wants stay in the plan, because their hosts cannot be told now."""
+        for record in records:
+            if record.host in self._unread:
+                self.taken.setdefault(record.runtime, set()).add(record.replica)
+                self.out.leaving.add(record.key)
+                self.out.left_alone[record.key] = record
 
     def _pin(self, keys: set[Key]) -> None:
         """Give what runs its place again; note what cannot keep it (``reasons``) or may not (``asked_anew``)."""
@@ -115,7 +136,7 @@ class _Planner:
         for key in sorted(kept, key=lambda key: (-self.wishes[key[0]].priority, key)):
             record, wish = self.out.records[key], self.wishes[key[0]]
             host = self.fleet.position.get(record.host)
-            if host is None and record.host in self.options.absent:
+            if record.host in self._unread:
                 self.out.left_alone[key] = record
                 self.out.reasons[key] = f"{record.host} could not be read; left as it is"
                 continue
@@ -156,6 +177,34 @@ class _Planner:
                 self.fleet.place(placed)
                 self.out.reasons[key] = "asked to move; its place is the best"
 
+    def _resize(self) -> None:
+        """Divide CPUs and memory of each host anew among what runs there; hosts and devices stay.
+
+        A host where that does not work out, because its replicas were placed in another way, stays as it is.
+        """
+        by_host: dict[int, list[Placed]] = {}
+        for key in self.out.pinned.keys() & self.fleet.placed.keys():
+            if self.fleet.placed[key] is self.out.pinned[key] and key not in self.asked_anew:
+                by_host.setdefault(self.out.pinned[key].host, []).append(self.out.pinned[key])
+        for host, mine in sorted(by_host.items()):
+            for placed in mine:
+                self.fleet.remove(placed)
+            again = []
+            for wish, replica in in_order((placed.wish, placed.replica) for placed in mine):
+                devices = self.out.records[wish.name, replica].devices
+                share = fit(self.fleet.states[host], replace(wish.demand, devices=devices))
+                if share is None:
+                    break
+                again.append(Placed(wish, replica, host, self.fleet.states[host].grant(share)))
+                self.fleet.place(again[-1])
+            if len(again) == len(mine):
+                self.out.resized |= {placed.key for placed in mine}
+                continue
+            for placed in again:
+                self.fleet.remove(placed)
+            for placed in mine:
+                self.fleet.place(placed)
+
     def _fill(self, keys: set[Key]) -> None:
         """Add replicas up to maxReplicas while accelerators are free, to the runtime that has the fewest."""
         numbers: dict[str, list[int]] = {}
@@ -173,7 +222,7 @@ class _Planner:
             mine = numbers.setdefault(name, [])
             if count >= self.wishes[name].most:
                 continue
-            number = _lowest_free(mine)
+            number = _lowest_free({*mine, *self.taken.get(name, ())})
             if self.fleet.put(self.wishes[name], number) is None:
                 continue
             mine.append(number)
@@ -181,5 +230,5 @@ class _Planner:
             heapq.heappush(heap, (rank, count + 1, name))
 
 
-def _lowest_free(numbers: list[int]) -> int:
+def _lowest_free(numbers: Collection[int]) -> int:
     return next(number for number in range(len(numbers) + 1) if number not in numbers)

@@ -14,11 +14,15 @@ from .fleet import Fleet, Placed
 from .state import Core, Grant, State
 
 SCHEMA_VERSION = 1
+LEAVING = "leaving"
 
 
 @dataclass(frozen=True)
 class Record:
-    """A placement of an earlier plan, checked as far as a later plan builds on it; ``data`` is the whole of it."""
+    """A placement of an earlier plan, checked as far as a later plan builds on it; ``data`` is the whole of it.
+
+    ``leaving`` is said apart of it: nobody wants the replica any more, and its host could not be read then.
+    """
 
     runtime: str
     replica: int
@@ -31,6 +35,7 @@ class Record:
     devices: tuple[str, ...]
     demand: Mapping[str, Any]
     data: Mapping[str, Any]
+    leaving: bool = False
 
     @property
     def key(self) -> tuple[str, int]:
@@ -76,7 +81,8 @@ def _record(data: Mapping[str, Any]) -> Record:
         groups=whole_numbers(data.get("groups"), f"{where}, groups"),
         devices=texts(data, "devices", where),
         demand=mapping(data.get("demand"), f"{where}, demand"),
-        data=data,
+        data={key: value for key, value in data.items() if key != LEAVING},
+        leaving=data.get(LEAVING) is True,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from .demand import Options, Wish
 from .explain import Explainer
 from .fleet import Fleet, Placed
-from .records import SCHEMA_VERSION, Record, instance, placement_of
+from .records import LEAVING, SCHEMA_VERSION, Record, instance, placement_of
 from .state import threads
 
 Key = tuple[str, int]
@@ -22,9 +22,10 @@ ADD, KEEP, MOVE, REMOVE = "add", "keep", "move", "remove"
 class Outcome:
     """The fleet with all placements, the plan before (``records``), and why things are as they are, by replica.
 
-    ``pinned`` have the very place they had, ``left_alone`` are on hosts that could not be read, ``left`` did not fit,
-    ``refused`` run on because what their manifest asks for now does not fit, ``gave_way`` made room for another,
-    ``extra`` are more than wanted, for a split.
+    ``pinned`` have the very place they had, ``left_alone`` are on hosts that could not be read, ``leaving`` are those
+    of them that nobody wants any more, ``left`` did not fit, ``refused`` run on because what their manifest asks for
+    now does not fit, ``gave_way`` made room for another, ``extra`` are more than wanted, for a split, ``resized`` got a
+    new share of their host.
     """
 
     fleet: Fleet
@@ -34,16 +35,21 @@ class Outcome:
     reasons: dict[Key, str] = field(default_factory=dict)
     pinned: dict[Key, Placed] = field(default_factory=dict)
     left_alone: dict[Key, Record] = field(default_factory=dict)
+    leaving: set[Key] = field(default_factory=set)
     left: list[tuple[Wish, int]] = field(default_factory=list)
     refused: dict[Key, Wish] = field(default_factory=dict)
     gave_way: dict[Key, str] = field(default_factory=dict)
     extra: set[Key] = field(default_factory=set)
+    resized: set[Key] = field(default_factory=set)
 
 
 def plan_of(outcome: Outcome, options: Options) -> dict[str, Any]:
     """Return the plan."""
     explainer = Explainer(outcome.fleet)
-    placements = {key: record.data for key, record in outcome.left_alone.items()}
+    placements = {
+        key: {**record.data, LEAVING: True} if key in outcome.leaving else record.data
+        for key, record in outcome.left_alone.items()
+    }
     for key, placed in outcome.fleet.placed.items():
         if outcome.pinned.get(key) is placed and _groups(outcome, placed) == outcome.records[key].groups:
             placements[key] = outcome.records[key].data
@@ -79,10 +85,14 @@ def _change(outcome: Outcome, explainer: Explainer, key: Key, placement: Mapping
         action, reason = ADD, _why_new(outcome, key)
     elif placement is None:
         action, reason = REMOVE, _why_gone(outcome, key)
+    elif key in outcome.leaving:
+        action, reason = KEEP, f"{_why_gone(outcome, key)}; {record.host} could not be read, so it leaves later"
     else:
         action, reason = KEEP if _same(placement, record) else MOVE, outcome.reasons[key]
         if key in outcome.gave_way:
             reason = f"made room for {outcome.gave_way[key]}"
+        elif action == MOVE and reason == "runs" and key in outcome.resized and record.host == placement["host"]:
+            reason = "its host is divided again"
         elif action == MOVE and reason == "runs":
             reason = "stepped aside for another, as it was asked to"
         if key in outcome.refused:

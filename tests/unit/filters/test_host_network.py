@@ -9,12 +9,13 @@ import pytest
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.vllmd.platform.plugins.filter.host_network import FilterModule
-from ansible_collections.vllmd.platform.plugins.filter.runtimes import hypervisor_runtimes
+from ansible_collections.vllmd.platform.plugins.filter.runtimes import api_url, hypervisor_runtimes, outside_url
 from ansible_collections.vllmd.platform.plugins.module_utils.guest_config import (
     launcher_settings,
     runtime_json,
     runtime_uid,
 )
+from ansible_collections.vllmd.platform.plugins.module_utils.manifest_defaults import EVERY_ADDRESS
 from ansible_collections.vllmd.platform.plugins.module_utils.manifests import load_runtimes
 from vllmd_hypervisor.memory import parse_memory
 
@@ -30,6 +31,8 @@ spec:
   network: {network}
 """
 ISOLATED = "{mode: isolated, allow: [{to: 192.0.2.7, tcp: [443]}]}"
+FORWARDED = "{mode: isolated, forward: [{host_port: 9000}]}"
+ALLOW = [{"to": "192.0.2.7", "tcp": [443], "udp": []}]
 IMAGE = {
     "item": {"name": "vllmd-cpu", "version": "latest"},
     "path": "/images/vllmd-cpu/1",
@@ -57,7 +60,7 @@ def test_guest_launcher_and_host_agree() -> None:
     tap = FILTERS["runtime_tap"]("a")
     assert entry["network"] == f"mode=tap,tap={tap},mac=02:ca:97:81:12:ca"
     assert entry["health_url"] == "http://10.213.0.77:8000/health"
-    assert entry["isolated"] == {"address": "10.213.0.77", "allow": [{"to": "192.0.2.7", "tcp": [443], "udp": []}]}
+    assert entry["isolated"] == {"address": "10.213.0.77", "allow": ALLOW, "forward": []}
     assert "isolated" not in plain
     files = {
         each["path"]: each["content"] for each in FILTERS["runtime_network_files"]([entry, plain], SETTINGS, "vllmd")
@@ -75,7 +78,32 @@ def test_without_a_network_nothing_changes_and_isolated_is_refused() -> None:
         hypervisor_runtimes(runtimes, [IMAGE])
 
 
+def test_a_forwarded_port_is_in_the_hosts_policy_and_where_others_reach_the_api() -> None:
+    (placed,) = FILTERS["runtimes_in_network"]([runtime("a", FORWARDED)], SETTINGS, {"a": "10.213.0.77"})
+    assert api_url(placed) == "http://10.213.0.77:8000"
+    assert outside_url(placed) == "http://0.0.0.0:9000"
+    files = FILTERS["runtime_network_files"](hypervisor_runtimes([placed], [IMAGE]), SETTINGS, "vllmd")
+    (rules,) = (each["content"] for each in files if each["path"].endswith("/a.nft"))
+    assert "forwarded tcp dport 9000 dnat ip to 10.213.0.77:8000" in rules
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "refused"),
+    [(EVERY_ADDRESS, "192.0.2.1", True), ("192.0.2.1", "192.0.2.1", True), ("192.0.2.1", "192.0.2.2", False)],
+)
+def test_two_runtimes_of_one_host_want_one_port(one: str, other: str, refused: bool) -> None:
+    network = "{{mode: isolated, forward: [{{host_port: 9000, host_address: {}}}]}}"
+    both = [runtime("a", network.format(one)), runtime("b", network.format(other))]
+    if not refused:
+        assert len(FILTERS["runtimes_in_network"](both, SETTINGS)) == 2
+        return
+    with pytest.raises(AnsibleFilterError, match=r"runtimes a and b are on one host, .* 192.0.2.1, port 9000; give"):
+        FILTERS["runtimes_in_network"](both, SETTINGS)
+
+
 def test_what_is_not_possible_is_one_sentence() -> None:
+    with pytest.raises(AnsibleFilterError, match=r"runtime a is reached at port 9000 .* has no uplink"):
+        FILTERS["runtimes_in_network"]([runtime("a", FORWARDED)], {"subnet": "10.213.0.0/24"})
     with pytest.raises(AnsibleFilterError, match="its host has no uplink"):
         FILTERS["runtimes_in_network"]([runtime("a", ISOLATED)], {"subnet": "10.213.0.0/24"})
     with pytest.raises(AnsibleFilterError, match="subnets is not a known field"):

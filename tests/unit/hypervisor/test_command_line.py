@@ -161,7 +161,7 @@ def test_status_that_cannot_be_told_is_unknown(launcher: Launcher) -> None:
 
 
 def test_status_json_always_has_the_same_keys(launcher: Launcher) -> None:
-    keys = {"name", "state", "pid", "backend", "uptime_seconds", "vm_state", "sockets", "message"}
+    keys = {"name", "state", "pid", "backend", "uptime_seconds", "vm_state", "sockets", "health", "message"}
     assert set(json.loads(launcher.call("status", "--json").stdout)) == keys
     assert set(json.loads(launcher.call_with({}, "status", "--json").stdout)) == keys
 

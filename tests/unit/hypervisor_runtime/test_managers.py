@@ -15,6 +15,7 @@ from ansible_collections.vllmd.platform.plugins.module_utils.consoles import fai
 from ansible_collections.vllmd.platform.plugins.module_utils.hypervisor_health import wait_until_healthy
 from ansible_collections.vllmd.platform.plugins.module_utils.hypervisor_managers import (
     RUNNING,
+    STARTING,
     STOPPED,
     DirectManager,
     LaunchError,
@@ -154,13 +155,19 @@ class FakeManager:
     """Stands for a virtual machine that is in one state for ever."""
 
     started_marker = Path("/nonexistent")
+    looks = 0
 
-    def __init__(self, state: str, log_path: Path) -> None:
-        self.state, self.log_path = state, log_path
+    def __init__(self, state: str, log_path: Path, *, restarts: bool = False) -> None:
+        self.state, self.log_path, self.restarts = state, log_path, restarts
 
     def observe(self) -> tuple[str, int | None]:
         """Return the state."""
         return self.state, None
+
+    def ends(self) -> tuple[int, str]:
+        """Return how often it ended: one more time at every look where `restarts` is set."""
+        self.looks += self.restarts
+        return self.looks, "watchdog: one did not serve" if self.looks else ""
 
 
 @pytest.fixture
@@ -210,6 +217,14 @@ def test_the_wait_ends_with_the_virtual_machine(tmp_path: Path) -> None:
         LaunchError, match=r"it ended after 0 s, before http://127.0.0.1:1/health answered; .* is empty"
     ):
         wait_until_healthy("http://127.0.0.1:1/health", 60, FakeManager(STOPPED, tmp_path / "log"))
+
+
+def test_the_wait_ends_when_systemd_starts_it_again(tmp_path: Path) -> None:
+    with pytest.raises(
+        LaunchError,
+        match=r"it ended after 0 s, before .* answered, and is started again \(watchdog: one did not serve\)",
+    ):
+        wait_until_healthy("http://127.0.0.1:1/health", 60, FakeManager(STARTING, tmp_path / "log", restarts=True))
 
 
 def test_the_wait_ends_when_the_guest_gave_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
 def test_a_placement_is_cpus_and_nodes() -> None:
     assert sections(placement_drop_in([9, 0, 1, 2, 8], [1]))["Service"] == {
         "AllowedCPUs": "0-2,8-9",
+        "CPUAffinity": "0-2,8-9",
         "AllowedMemoryNodes": "1",
         "NUMAPolicy": "bind",
         "NUMAMask": "1",

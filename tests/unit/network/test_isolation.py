@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 SETTINGS = {"subnet": "10.213.0.0/24", "uplink": "eth0", "dns": [Bed.world], "gateway_tcp": [53]}
 NETWORK = network_of(SETTINGS)
 A = guest_of(NETWORK, "a", "10.213.0.10", [{"to": f"{Bed.world}/32", "tcp": [443], "udp": []}])
-B = guest_of(NETWORK, "b", "10.213.0.11")
+B = guest_of(NETWORK, "b", "10.213.0.11", forward=[{"host_port": 9000}, {"host_port": 9022, "guest_port": 22}])
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,22 @@ def test_the_outside_reaches_the_api_only_as_a_client(bed: Bed, tmp_path: Path) 
     load(bed, tmp_path, network_of({**SETTINGS, "clients": [Bed.world]}))
     assert bed.reaches("world", A.address, 8000)
     assert not bed.reaches("world", A.address, 22)
+
+
+def test_a_forward_leads_from_the_uplink_to_its_runtime_alone(bed: Bed, tmp_path: Path) -> None:
+    isolate(bed, wanted=True)
+    load(bed, tmp_path)
+    assert bed.reaches("world", Bed.uplink_address, 9000)
+    assert bed.reaches("world", Bed.uplink_address, 9022)
+    assert not bed.reaches("world", Bed.uplink_address, 9001)
+    assert not bed.reaches("world", B.address, 8000), "the way is the host's port, not a route"
+    assert not bed.reaches("a", Bed.uplink_address, 9000), "not a way to another runtime"
+    assert not bed.reaches("a", NETWORK.gateway, 9000)
+    (tmp_path / "b.nft").write_text(
+        guest_policy(guest_of(NETWORK, "b", B.address, forward=[{"host_port": 9000, "host_address": "192.0.2.99"}]))
+    )
+    bed.filter(policy(NETWORK, str(tmp_path)))
+    assert not bed.reaches("world", Bed.uplink_address, 9000), "another address of the host's"
 
 
 def test_one_runtime_goes_and_the_other_stays(bed: Bed, tmp_path: Path) -> None:

@@ -68,10 +68,12 @@ def test_the_launcher_derives_the_same_mac() -> None:
 
 def test_a_runtimes_network_says_all_that_the_host_decided() -> None:
     allow = [{"to": "192.0.2.0/24", "tcp": [443], "udp": []}]
-    guest = guest_of(NETWORK, "a", "10.213.0.5", allow)
-    assert runtime_network(NETWORK, guest, allow) == {
+    forward = [{"host_address": "192.0.2.1", "host_port": 9000, "guest_port": 8000}]
+    guest = guest_of(NETWORK, "a", "10.213.0.5", allow, forward)
+    assert runtime_network(NETWORK, guest, allow, forward) == {
         "mode": "isolated",
         "allow": allow,
+        "forward": forward,
         "tap": "vllmdtca978112c",
         "mac": "02:ca:97:81:12:ca",
         "address": "10.213.0.5/28",

@@ -335,6 +335,39 @@ def test_says_why_not_and_the_nearest_that_fits(wanted: dict[str, Any], reason: 
     assert (missing["nearest"] or {}).get("text") == nearest
 
 
+def test_without_any_accelerator_the_nearest_has_none() -> None:
+    found = plan([host("a", cores=(2,), memory_gib=(21,))], [runtime("r", accelerators=1, kind=A40, cpu=4)])
+    (missing,) = found["unplaced"]
+    assert missing["reason"] == "no host has accelerators to give"
+    assert missing["nearest"]["text"] == (
+        "nearest: a lacks 1 accelerator, 2 CPUs; there accelerator_count 0, cpu 2 would fit"
+    )
+    found = plan([host("a")], [runtime("r", accelerators=2)])
+    assert found["unplaced"][0]["nearest"]["fits"] == {"accelerator_count": 0}
+
+
+def test_a_host_is_divided_again_when_asked() -> None:
+    fleet, r, other = [host("a", cores=(4,), memory_gib=(16,))], runtime("r", cpu=2, memory_gib=4), runtime("s")
+    before = plan(fleet, [r])
+    assert plan(fleet, [r], before, **SPLIT)["placements"] == before["placements"]
+    split = plan(fleet, [r], before, **SPLIT, resize=True)
+    assert why(split, "r") == ("move", "its host is divided again")
+    assert (placed(split, "r")["cpu_count"], placed(split, "r")["memory_mib"]) == (4, 16 * 1024)
+    assert why(plan(fleet, [r], split, **SPLIT, resize=True), "r") == ("keep", "runs")
+    both = plan(fleet, [r, other], split, **SPLIT, resize=True)
+    assert {each["id"]: each["cpu_count"] for each in both["placements"]} == {"r": 3, "s": 1}
+    assert placed(plan(fleet, [r], split, resize=True), "r")["memory_mib"] == 4 * 1024
+
+
+def test_dividing_again_keeps_devices() -> None:
+    fleet, wanted = [two_sockets()], [runtime("a", accelerators=1), runtime("b", accelerators=2)]
+    before = plan(fleet, wanted)
+    split = plan(fleet, wanted, before, **SPLIT, resize=True)
+    assert groups(split, "b") == groups(before, "b")
+    assert placed(split, "b")["cpu_count"] == 8
+    assert {each["action"] for each in split["changes"]} == {"move"}
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -363,3 +396,31 @@ def test_no_hosts_and_no_runtimes_are_a_plan() -> None:
     assert plan([], [])["placements"] == []
     found = plan([], [runtime("r")])
     assert found["unplaced"] == [{"runtime": "r", "replicas": [0], "reason": "there is no host", "nearest": None}]
+
+
+def test_what_nobody_wants_on_a_host_that_is_away_leaves_when_it_is_back() -> None:
+    fleet = [host("a"), host("b"), host("c")]
+    three = plan(fleet, [runtime("r", replicas=3)])
+    assert where(three) == {"r": "a", "r.1": "b", "r.2": "c"}
+    here, fewer = [fleet[0], fleet[1]], [runtime("r", most=3)]
+    away = plan(here, fewer, three, replicas={"r": 1}, absent=frozenset({"c"}))
+    assert where(away) == {"r": "a", "r.2": "c"}
+    assert placed(away, "r.2")["leaving"] is True
+    assert why(away, "r.2") == ("keep", "1 replica is wanted; c could not be read, so it leaves later")
+    # It is none of those that run, and its number is not given to another.
+    assert where(plan(here, fewer, away, absent=frozenset({"c"}))) == {"r": "a", "r.2": "c"}
+    again = plan(here, [runtime("r", most=4)], away, replicas={"r": 3}, absent=frozenset({"c"}))
+    assert sorted(where(again)) == ["r", "r.1", "r.2", "r.3"]
+    assert where(plan(fleet, fewer, away)) == {"r": "a"}
+    # Wanted again, it is found where it is.
+    back = plan(fleet, fewer, away, replicas={"r": 3})
+    assert "leaving" not in placed(back, "r.2")
+    assert where(back)["r.2"] == "c"
+
+
+def test_a_manifest_that_is_gone_leaves_a_host_that_is_away_later() -> None:
+    fleet = [host("a")]
+    before = plan(fleet, [runtime("r")])
+    away = plan([], [], before, absent=frozenset({"a"}))
+    assert placed(away, "r")["leaving"] is True
+    assert where(plan(fleet, [], away)) == {}

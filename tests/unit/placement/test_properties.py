@@ -182,6 +182,22 @@ def test_planning_again_changes_nothing(fleet: list[Capacity], wanted: list[dict
 
 
 @slow
+@given(hosts(), runtimes(), OPTIONS, OPTIONS)
+def test_dividing_again_is_sound_and_moves_nothing_elsewhere(
+    fleet: list[Capacity], wanted: list[dict[str, Any]], first: Options, second: Options
+) -> None:
+    before = make_plan(fleet, wanted, None, first)
+    options = replace(second, resize=True, preempt=False)
+    after = make_plan(fleet, wanted, before, options)
+    sound(after, fleet, wanted)
+    was = {each["id"]: (each["host"], each["devices"]) for each in before["placements"]}
+    assert was.items() <= {each["id"]: (each["host"], each["devices"]) for each in after["placements"]}.items()
+    again = make_plan(fleet, wanted, after, options)
+    if not any(each["action"] == "add" for each in after["changes"]):
+        assert again["placements"] == after["placements"]
+
+
+@slow
 @given(hosts(), runtimes(), st.data())
 def test_one_changed_runtime_moves_no_other(
     fleet: list[Capacity], wanted: list[dict[str, Any]], data: st.DataObject

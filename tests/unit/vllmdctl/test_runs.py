@@ -87,6 +87,25 @@ def test_an_inventory_that_forgets_manifests_is_said(ctl: Ctl, inventory: Path, 
     assert list((inventory / "runtimes").iterdir()) == []
 
 
+def test_what_fits_nowhere_is_refused_before_anything_is_done(ctl: Ctl, inventory: Path, tmp_path: Path) -> None:
+    path = tmp_path / "runtime.yaml"
+    path.write_text(RUNTIME.replace("memory: 5Gi", "memory: 900Ti"))
+    done = ctl("apply", str(path))
+    assert done.returncode == FAILED
+    (said,) = done.stderr.splitlines()
+    assert said.startswith(f"error: {NAME} does not fit: asks for 2 CPUs, 943718400 MiB")
+    assert "nearest: localhost lacks" in said
+    assert list((inventory / "runtimes").iterdir()) == []
+    assert not (inventory / "runtimes.plan.json").exists()
+
+
+def test_deleting_asks_and_no_answer_is_no(ctl: Ctl, described: Path) -> None:
+    done = ctl("runtimes", "delete", NAME)
+    assert done.returncode == FAILED
+    assert done.stderr.splitlines()[-1] == "error: nothing was deleted; answer y, or say --yes"
+    assert (described / "runtimes" / f"{NAME}.yaml").exists()
+
+
 def test_a_broken_inventory_is_one_line(ctl: Ctl, inventory: Path) -> None:
     (inventory / "hosts.yml").write_text("all: [")
     for command in (["hosts", "list"], ["runtimes", "list"]):

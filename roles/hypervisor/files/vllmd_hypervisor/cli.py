@@ -27,6 +27,7 @@ variables (prefix VLLMD_HYPERVISOR_):
   LOG_FILEPATH=/dev/stdout  DEBUG  BACKEND=auto|cloud-hypervisor|qemu  ACCELERATION=auto|kvm|tcg
   VMM_FILEPATH  NAME  RUN_DIRPATH  NETWORK=none|mode=user,...|mode=tap,...  SYSTEM_IMAGE_READONLY=off|on
   STOP_TIMEOUT_SECONDS=25  CACHE_IMAGE_FILEPATH
+  HEALTH=url=http://ADDRESS:PORT/PATH,interval=10,silence=120,start=900
 
 exit codes: 0 done or running, 1 failed, 2 bad configuration, 3 not running, 4 unknown; start: the monitor's own
 """

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vllmd_hypervisor.errors import ConfigError, ValueProblem, one_line
+from vllmd_hypervisor.health import Health, parse_health
 from vllmd_hypervisor.memory import Memory, parse_memory
 from vllmd_hypervisor.network import Network, parse_network
 from vllmd_hypervisor.quantity import parse_switch, parse_whole_number
@@ -37,6 +38,7 @@ DEFAULTS = {
     "SYSTEM_IMAGE_READONLY": "off",
     "STOP_TIMEOUT_SECONDS": "25",
     "CACHE_IMAGE_FILEPATH": "",
+    "HEALTH": "",
 }
 BACKENDS = ("auto", "cloud-hypervisor", "qemu")
 ACCELERATIONS = ("auto", "kvm", "tcg")
@@ -52,6 +54,7 @@ LONGEST_SOCKET_NAME = "console.sock"
 
 _CONTROL = frozenset(map(chr, (*range(0x20), 0x7F)))
 _NO_DEVICES: tuple[str, ...] = ()
+_NO_HEALTH: Health | None = None
 
 T = TypeVar("T")
 
@@ -90,6 +93,7 @@ class Config:
     backend: str
     acceleration: str
     vmm_filepath: Path | None
+    health: Health | None
 
 
 class _Reader:
@@ -167,6 +171,9 @@ def parse_config(environ: Mapping[str, str], uid: int) -> Config:
     if backend == "cloud-hypervisor" and network.mode == "user":
         reader.problem("NETWORK", reader.text("NETWORK"), "cloud-hypervisor has no user-mode network; use mode=tap")
     reader.parsed("STOP_TIMEOUT_SECONDS", _stop_timeout, 0)
+    health = reader.parsed("HEALTH", parse_health, _NO_HEALTH)
+    if health and network.mode == "none" and reader.text("NETWORK") == "none":
+        reader.problem("HEALTH", reader.text("HEALTH"), f"nothing can answer: the runtime has {PREFIX}NETWORK=none")
     values = {
         "initrd": reader.path("INITRD_FILEPATH"),
         "cmdline": reader.parsed("CMDLINE", _cmdline, ""),
@@ -189,6 +196,7 @@ def parse_config(environ: Mapping[str, str], uid: int) -> Config:
         network=network,
         backend=backend,
         acceleration=acceleration,
+        health=health,
         **values,  # type: ignore[arg-type]  # each value's type is its parser's; mypy sees only their union
     )
 

@@ -1,6 +1,7 @@
-"""The short-lived helper of `start`: brings the guest up once the VMM answers, reports, tells systemd, and goes away.
+"""The helper of `start`: brings the guest up once the VMM answers, reports, tells systemd, and goes away.
 
-`start` itself becomes the VMM, so this runs beside it, adopted by init, without the lock and without any pipe to it.
+`start` itself becomes the VMM, so this runs beside it, adopted by init, without the lock and without any pipe to it. It
+stays only where systemd's watchdog wants to hear how the guest is (watch.py), and then as long as the VMM.
 """
 
 import os
@@ -13,7 +14,7 @@ from time import monotonic
 from vllmd_hypervisor.backend import Backend
 from vllmd_hypervisor.errors import LaunchError, reason
 from vllmd_hypervisor.machine import Machine
-from vllmd_hypervisor.notify import notify
+from vllmd_hypervisor.notify import notify, watchdog_seconds
 from vllmd_hypervisor.output import say
 from vllmd_hypervisor.state import RunDirectory
 
@@ -44,13 +45,24 @@ def spawn_detached(work: Callable[[], None], close: list[int]) -> None:
     os.waitpid(child, 0)
 
 
-def drive(backend: Backend, machine: Machine, run: RunDirectory, pidfd: int, environ: Mapping[str, str]) -> None:
-    """Bring the guest up and announce it; end the VMM when that fails; clean up when the VMM ends first."""
+def drive(
+    backend: Backend, machine: Machine, run: RunDirectory, vmm: tuple[int, int], environ: Mapping[str, str]
+) -> None:
+    """Bring the guest up and announce it; end the VMM when that fails; clean up when the VMM ends first.
+
+    `vmm` is its pid and its pidfd. With a health to watch, the guest is announced when it serves.
+    """
+    pid, pidfd = vmm
     deadline = monotonic() + _LIMIT_SECONDS
     poll_ms = _FIRST_POLL_MS
     while not _ended(pidfd, poll_ms):
         try:
             if backend.bring_up(machine, run):
+                if watchdog_seconds(environ, pid) and (health := machine.config.health):
+                    from vllmd_hypervisor.watch import watch  # noqa: PLC0415  # most starts have nobody to tell
+
+                    watch(health, run, vmm, machine.summary, environ)
+                    break
                 notify(environ, "READY=1", f"STATUS={run.name} runs: {machine.summary}")
                 return
         except LaunchError as error:
@@ -64,7 +76,7 @@ def drive(backend: Backend, machine: Machine, run: RunDirectory, pidfd: int, env
             _give_up(f"{trouble} (waited {_LIMIT_SECONDS:.0f} s)", run, pidfd, environ)
             break
         poll_ms = min(poll_ms * 2, _LONGEST_POLL_MS)
-    # The VMM ended before its guest ran; its own message tells why.
+    # The VMM ended before its guest ran, or while it was watched; its own message tells why.
     run.remove_if_free()
 
 

@@ -88,14 +88,19 @@ def _parse_forward(text: str) -> Forward:
     if len(parts) != 3:
         raise ValueProblem(f"forward {text!r} is not HOST_ADDRESS:HOST_PORT:GUEST_PORT, like 127.0.0.1:8000:8000")
     address = parts[0]
-    octets = address.split(".")
-    if len(octets) != 4 or any(not _is_octet(octet) for octet in octets):
+    if not is_ipv4(address):
         raise ValueProblem(f"forward {text!r}: {address!r} is not an IPv4 address")
     try:
         ports = [parse_whole_number(part, 1, PORT_LIMIT) for part in parts[1:]]
     except ValueProblem as problem:
         raise ValueProblem(f"forward {text!r}: a port {problem}") from None
     return Forward(address, ports[0], ports[1])
+
+
+def is_ipv4(text: str) -> bool:
+    """Tell whether the text is an IPv4 address in its one plain spelling."""
+    octets = text.split(".")
+    return len(octets) == 4 and all(map(_is_octet, octets))
 
 
 def _is_octet(text: str) -> bool:

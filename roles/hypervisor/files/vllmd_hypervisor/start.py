@@ -10,11 +10,12 @@ from typing import NoReturn
 
 from vllmd_hypervisor.backend import BACKENDS
 from vllmd_hypervisor.cloud_hypervisor import create_body
-from vllmd_hypervisor.config import parse_config
+from vllmd_hypervisor.config import PREFIX, Config, parse_config
 from vllmd_hypervisor.driver import drive, spawn_detached
-from vllmd_hypervisor.errors import LaunchError, reason
+from vllmd_hypervisor.errors import ConfigError, LaunchError, reason
 from vllmd_hypervisor.launch import STDOUT, Descriptors, open_log, open_network
 from vllmd_hypervisor.machine import QEMU, Machine, resolve_machine
+from vllmd_hypervisor.notify import watchdog_seconds
 from vllmd_hypervisor.output import say
 from vllmd_hypervisor.state import RunDirectory
 
@@ -29,6 +30,7 @@ def start(environ: Mapping[str, str]) -> NoReturn:
     which removes what a process that dies from then on leaves.
     """
     config = parse_config(environ, os.geteuid())
+    _check_watchdog(config, environ)
     run = RunDirectory(config.identity)
     run.refuse_running()
     machine = resolve_machine(config, environ)
@@ -38,15 +40,28 @@ def start(environ: Mapping[str, str]) -> NoReturn:
     descriptors = Descriptors(lock=run.acquire())
     try:
         command, executable = _prepare(machine, run, descriptors)
-        pidfd = os.pidfd_open(os.getpid())
+        vmm = os.getpid(), os.pidfd_open(os.getpid())
         backend = BACKENDS[machine.backend]
-        spawn_detached(lambda: drive(backend, machine, run, pidfd, environ), descriptors.opened())
+        spawn_detached(lambda: drive(backend, machine, run, vmm, environ), descriptors.opened())
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and the VMM would inherit that
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         _exec(machine, executable, command, environ)
     except BaseException:
         run.remove(descriptors.lock)
         raise
+
+
+def _check_watchdog(config: Config, environ: Mapping[str, str]) -> None:
+    """Refuse a unit whose watchdog is faster than the reports about this runtime's health can be."""
+    seconds = watchdog_seconds(environ, os.getpid())
+    if seconds and config.health and seconds <= config.health.longest_pause:
+        raise ConfigError(
+            [
+                f"the unit's WatchdogSec is {seconds:g} s, but with {PREFIX}HEALTH as it is up to "
+                f"{config.health.longest_pause:g} s pass between two reports; set WatchdogSec to "
+                f"{2 * config.health.longest_pause:.0f} s or more"
+            ]
+        )
 
 
 def _prepare(machine: Machine, run: RunDirectory, descriptors: Descriptors) -> tuple[list[str], Path]:

@@ -56,6 +56,8 @@ class RunDirectory:
         self.console_socket = self.path / "console.sock"
         self.vmm_link = self.path / "vllmd-hypervisor"
         self.tap_marker = self.path / "tap"
+        self.health = self.path / "health.json"
+        self.health_partial = self.path / ".health.partial"
 
     def sockets(self) -> dict[str, Path]:
         """Return the sockets that exist now, by purpose."""
@@ -139,7 +141,8 @@ class RunDirectory:
         """Remove what a dead VMM left, except the lock file. Call it only with the lock held."""
         if self.tap_marker.exists():
             remove_tap(self.tap_marker.read_text(encoding="ascii").strip())
-        for path in (self.qmp_socket, self.api_socket, self.console_socket, self.vmm_link, self.tap_marker, self.pid):
+        sockets = (self.qmp_socket, self.api_socket, self.console_socket)
+        for path in (*sockets, self.vmm_link, self.tap_marker, self.health_partial, self.health, self.pid):
             path.unlink(missing_ok=True)
 
     def remove(self, descriptor: int) -> None:

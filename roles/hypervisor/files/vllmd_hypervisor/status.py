@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from time import time
 from typing import Any
 
 from vllmd_hypervisor.backend import BACKENDS
@@ -11,6 +12,7 @@ from vllmd_hypervisor.config import parse_identity
 from vllmd_hypervisor.errors import EXIT_NOT_RUNNING, EXIT_OK, EXIT_UNKNOWN, ConfigError, LaunchError
 from vllmd_hypervisor.output import write_line
 from vllmd_hypervisor.state import Holder, RunDirectory
+from vllmd_hypervisor.watch import read as read_health
 
 _STDOUT = 1
 _ANSWER_SECONDS = 5.0
@@ -34,6 +36,7 @@ def collect(environ: Mapping[str, str]) -> dict[str, Any]:
         "uptime_seconds": None,
         "vm_state": None,
         "sockets": {},
+        "health": None,
         "message": None,
     }
     try:
@@ -63,6 +66,7 @@ def _running(run: RunDirectory, holder: Holder) -> dict[str, Any]:
         "uptime_seconds": _uptime_seconds(holder.pid),
         "vm_state": vm_state,
         "sockets": {purpose: str(path) for purpose, path in run.sockets().items()},
+        "health": read_health(run, holder.pid),
         "message": message,
     }
 
@@ -82,4 +86,19 @@ def _sentence(report: dict[str, Any]) -> str:
     if report["state"] != "running":
         return f"{name} is {report['state']}" + (f": {report['message']}" if report["message"] else "")
     guest = report["vm_state"] or report["message"]
-    return f"{name} is running (pid {report['pid']}, {report['backend']}, {report['uptime_seconds']} s): {guest}"
+    health = _health_words(report["health"])
+    return (
+        f"{name} is running (pid {report['pid']}, {report['backend']}, {report['uptime_seconds']} s): {guest}"
+        f"{f'; {health}' if health else ''}"
+    )
+
+
+def _health_words(health: dict[str, Any] | None) -> str:
+    """Say how the guest is: `healthy for 31 s`, or for how long not and what its health's URL answered."""
+    if health is None:
+        return ""
+    seconds = f"{max(0.0, time() - health['since']):.0f} s"
+    if health["healthy"]:
+        return f"healthy for {seconds}"
+    kind = "not healthy for" if health["served"] else "does not serve yet, after"
+    return f"{kind} {seconds}" + (f" ({health['url']}: {health['error']})" if health["error"] else "")
