@@ -45,12 +45,10 @@ class Cluster:
         """A new bootstrap token that lives for `ttl`."""
         return self.host.check_output(f"{KUBEADM} token create --ttl={ttl}")
 
-    def pin(self) -> str:
-        """The pin of the cluster's authority (kubernetes.io, "kubeadm join": SHA-256 of its public key's DER)."""
-        command = (
-            "openssl x509 -pubkey -noout -in /etc/kubernetes/pki/ca.crt | openssl pkey -pubin -outform DER | sha256sum"
-        )
-        return "sha256:" + self.host.check_output(command).split()[0]
+    def tokens(self) -> list[str]:
+        """The names of the bootstrap tokens that there are."""
+        field = "--field-selector=type=bootstrap.kubernetes.io/token"
+        return self.kubectl("--namespace=kube-system", "get", "secrets", field, "--output=name").split()
 
     def run_pod(self, name: str, node: str, *command: str) -> str:
         """Run a pod on the node; its address once it runs."""
