@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,9 +68,7 @@ def _documents(text: str) -> list[str]:
 
 def _module_utils() -> Any:
     """Return the collection's own reader, so that a manifest is judged here as on the hosts."""
-    root = str(places.platform_directory() / "collection")
-    if root not in sys.path:
-        sys.path.insert(0, root)
+    places.use_collection()
     from ansible_collections.vllmd.platform.plugins.module_utils import manifests
 
     return manifests
@@ -113,11 +110,9 @@ def place(new: list[Manifest], directory: Path, sources: dict[str, str]) -> list
             continue
         if not target.exists():
             placed.append(each)
-        new_file = directory / f".{each.name}.yaml.new"
         try:
             directory.mkdir(exist_ok=True)
-            new_file.write_text(each.text, encoding="utf-8")
-            new_file.replace(target)
+            places.write_file(target, each.text)
         except OSError as error:
             raise CtlError(f"cannot keep {target}: {error.strerror}; make room there, or correct its owner") from None
     return placed

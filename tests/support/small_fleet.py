@@ -58,6 +58,7 @@ class SmallFleet:
         self.directory = directory
         self.inventory = directory / "inventory"
         self.plan_file = self.inventory / "runtimes.plan.json"
+        self.mounted: list[Path] = []
         self._namespaces: list[str] = []
         self.hosts = ("a", "b")
 
@@ -77,6 +78,8 @@ class SmallFleet:
                 (self.directory / f"{host}.gone").unlink(missing_ok=True)
             self.play("teardown")
         finally:
+            for path in self.mounted:
+                subprocess.run(["umount", str(path)], check=False)
             for name in self._namespaces:
                 subprocess.run(["ip", "netns", "delete", name], check=False)
 
@@ -147,7 +150,8 @@ class SmallFleet:
             path.write_text(yaml.safe_dump(each))
 
     def play(self, *names: str, options: tuple[str, ...] = (), **variables: Any) -> subprocess.CompletedProcess[str]:
-        """Run playbooks."""
+        """Run playbooks; what happens stands in ``events.jsonl``."""
+        (self.directory / "events.jsonl").unlink(missing_ok=True)
         return subprocess.run(
             self.command(*names, options=options, **variables),
             env=self.environment(),
@@ -173,6 +177,8 @@ class SmallFleet:
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collection"),
             "ANSIBLE_CONNECTION_PLUGINS": str(Path(__file__).parent / "connection"),
             "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_CALLBACKS_ENABLED": "vllmd.platform.events",
+            "VLLMD_EVENTS_PATH": str(self.directory / "events.jsonl"),
             "XDG_STATE_HOME": str(self.directory / "state"),
             "XDG_CONFIG_HOME": str(self.directory / "config"),
         }
