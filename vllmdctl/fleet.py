@@ -34,6 +34,7 @@ class Replica:
     url: str = ""
     usable: bool = True  # the URL, from this machine
     log: str = ""
+    follow: tuple[str, ...] = ()  # the command that says on its host what its unit says, as it comes
 
     def row(self) -> dict[str, Any]:
         """Return it as ``runtimes list`` shows it."""
@@ -49,6 +50,7 @@ class Replica:
             "pid": self.report.get("pid"),
             "backend": self.report.get("backend"),
             "vm_state": self.report.get("vm_state"),
+            "health": _health(self.report.get("health")),
             "message": self.report.get("message"),
             "log": self.log,
         }
@@ -109,6 +111,16 @@ def _runtime_of(name: str, runtimes: set[str]) -> str:
     return match.group(1) if match else name
 
 
+def _health(report: dict[str, Any] | None) -> str | None:
+    """Return the launcher's watch over the guest in words; None where nobody watches, as without systemd."""
+    if not report:
+        return None
+    if report.get("healthy"):
+        return "healthy"
+    error = f" ({report['error']})" if report.get("error") else ""
+    return ("not healthy" if report.get("served") else "starting") + error
+
+
 def describe(play: Play, manifests: list[str] | None = None) -> Fleet:
     """Ask all hosts. ``manifests`` stand for those of the inventory. Raises CtlError; hosts may be missing."""
     asking = Play(play.inventory, play.limit, verbose=play.verbose, extra=play.extra, variables=play.variables)
@@ -138,7 +150,8 @@ def _add(fleet: Fleet, host: str, data: dict[str, Any]) -> None:
         url, usable = _reachable(urls.get(name, ""), data["vllmd_host"])
         model = described[name]["spec"]["model"]["name"] if name in described else ""
         log = f"{data['vllmd_log_directory']}/{name}.log"
-        fleet.replicas.append(Replica(name, runtime, host, report["state"], report, model, url, usable, log))
+        follow = tuple(each.replace("NAME", name) for each in data.get("vllmd_follow", ()))
+        fleet.replicas.append(Replica(name, runtime, host, report["state"], report, model, url, usable, log, follow))
 
 
 def _reachable(url: str, host: dict[str, Any]) -> tuple[str, bool]:

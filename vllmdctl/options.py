@@ -38,6 +38,36 @@ Extra = Annotated[
 ]
 Output = Annotated[Format, typer.Option("--output", "-o", help="How results are printed.")]
 
+
+def complete_id(incomplete: str) -> list[str]:
+    """Return the runtimes that a shell may complete ``incomplete`` to, from what was seen last."""
+    from .fleet import recall
+
+    names = {str(each[key]) for known in recall().values() for each in known for key in ("id", "runtime")}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+Id = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUNTIME_ID", help="Its name, or a beginning that no other has.", autocompletion=complete_id
+    ),
+]
+Ids = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUNTIME_ID]...",
+        help="Their names, or beginnings that no other has; all of them by default.",
+        autocompletion=complete_id,
+    ),
+]
+Chosen = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUNTIME_ID]...", help="Their names, or beginnings that no other has.", autocompletion=complete_id
+    ),
+]
+
 _READING: dict[str, tuple[Any, Any]] = {
     "inventory": (Inventory, None),
     "limit": (Limit, None),

@@ -194,6 +194,9 @@ def join(document: dict[str, Any], order: joining.Join, version: versions.Versio
     """Run kubeadm; return the seconds it took. Raises NodeError, and then the host is as before."""
     file = DIRECTORY / "config.json"
     shutil.rmtree(DIRECTORY, ignore_errors=True)  # of a run that was killed
+    trouble = leftovers.control_plane(ROOT)
+    if trouble:
+        raise NodeError(trouble)
     if any((ROOT / name).exists() for name in leftovers.MEMBER_FILES):
         trouble = reset()
         if trouble:

@@ -122,6 +122,9 @@ def leave(module: AnsibleModule, given: dict[str, Any]) -> list[str]:
     root = Path("/")
     found, rules = leftovers.find(root, given["links"], given["paths"]), saved_rules()
     lines = [*found.lines(), *(f"packet filter {family}" for family in rules)]
+    trouble = leftovers.control_plane(root)
+    if trouble:
+        raise NodeError(trouble)
     if not lines or module.check_mode:
         return lines
     with locks.exclusive(LOCK, "joining or leaving a cluster"):

@@ -189,6 +189,7 @@ from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes import j
 from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes.errors import NodeError
 from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes.host_state import HostState, read_state
 from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes.labels import hardware_labels
+from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes.leftovers import control_plane
 from ansible_collections.vllmd.platform.plugins.module_utils.placement.accelerators import AcceleratorError, known
 
 
@@ -299,7 +300,9 @@ def look(given: dict[str, Any], host: Host, state: HostState, problems: list[str
         "nvidia_runtime": state.has_nvidia_runtime,
         "hardware_labels": hardware_labels(host, given["accelerator_vendor"], known(given["accelerators"])),
     }
+    trouble = control_plane(Path("/"))
     if given["state"] == "left":
+        problems += [trouble] if trouble else []
         try:
             membership = pins.membership()
         except NodeError:
@@ -320,6 +323,8 @@ def look(given: dict[str, Any], host: Host, state: HostState, problems: list[str
     )
     surroundings = around(given, host, name)
     problems += preflight.problems(state, wanted, surroundings)
+    if trouble and given["state"] == "joined" and not preflight.is_member(surroundings, wanted):
+        problems.append(trouble)
     membership = surroundings.membership
     return {
         **result,

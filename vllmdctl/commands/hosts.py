@@ -18,26 +18,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 def inventory_hosts(play: Play) -> list[dict[str, Any]]:
     """Return the inventory's hosts with their groups, without connecting to one. Raises CtlError."""
-    import json
-    import os
-    import subprocess
-
-    from ..ansible_play import settings
-    from ..places import program
-
-    command = [program("ansible-inventory"), "-i", str(play.inventory), "--list"]
-    command += ["--limit", play.limit] if play.limit else []
-    done = subprocess.run(
-        command, env={**os.environ, **settings()}, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-    try:
-        tree = json.loads(done.stdout) if done.returncode == 0 else None
-    except ValueError:
-        tree = None
-    if tree is None:
-        lines = done.stderr.splitlines()
-        told = [line for line in lines if "ERROR" in line] or lines or ["no reason given"]
-        raise CtlError(f"inventory {play.inventory}: {told[0].partition(']: ')[2] or told[0]}", REFUSED)
+    tree = _tree(play)
     groups: dict[str, list[str]] = {}
     for group, members in tree.items():
         for host in members.get("hosts", []) if group != "_meta" else []:
@@ -52,6 +33,37 @@ def inventory_hosts(play: Play) -> list[dict[str, Any]]:
         }
         for host, names in sorted(groups.items())
     ]
+
+
+def host_variables(play: Play, host: str) -> dict[str, Any]:
+    """Return what the inventory says about a host, templates as they stand. Raises CtlError."""
+    found: dict[str, Any] = _tree(play).get("_meta", {}).get("hostvars", {}).get(host, {})
+    return found
+
+
+def _tree(play: Play) -> dict[str, Any]:
+    """Return the inventory as ansible-inventory lists it. Raises CtlError."""
+    import json
+    import os
+    import subprocess
+
+    from ..ansible_play import settings
+    from ..places import program
+
+    command = [program("ansible-inventory"), "-i", str(play.inventory), "--list"]
+    command += ["--limit", play.limit] if play.limit else []
+    done = subprocess.run(
+        command, env={**os.environ, **settings()}, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    try:
+        tree: dict[str, Any] | None = json.loads(done.stdout) if done.returncode == 0 else None
+    except ValueError:
+        tree = None
+    if tree is None:
+        lines = done.stderr.splitlines()
+        told = [line for line in lines if "ERROR" in line] or lines or ["no reason given"]
+        raise CtlError(f"inventory {play.inventory}: {told[0].partition(']: ')[2] or told[0]}", REFUSED)
+    return tree
 
 
 @app.command("list")

@@ -24,7 +24,9 @@ def infer(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="A model, or a runtime; needed when several are served.")
     ] = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="How long the answer may become.")] = 256,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", min=1, envvar="VLLMD_MAX_TOKENS", help="How long the answer may become.")
+    ] = 256,
     temperature: Annotated[
         float, typer.Option("--temperature", min=0.0, max=2.0, help="0: always the same answer.")
     ] = 0.0,

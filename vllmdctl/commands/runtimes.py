@@ -11,37 +11,14 @@ import typer
 from .. import places
 from ..ansible_play import Play
 from ..errors import DONE, FAILED, NOT_READY, NOT_RUNNING, UNKNOWN, USAGE, CtlError
-from ..options import Output, changes, reads
+from ..options import Chosen, Id, Ids, Output, changes, reads
 from ..output import Format, emit, say
+from . import console
 from .plan import Accelerators, Cpu, Memory, check_fits, plan_first, shares
 
 app = typer.Typer(rich_markup_mode=None)
 
-_COLUMNS = ("id", "host", "state", "uptime", "model", "url")
-
-
-def complete_id(incomplete: str) -> list[str]:
-    """Return the runtimes that a shell may complete ``incomplete`` to, from what was seen last."""
-    from ..fleet import recall
-
-    names = {str(each[key]) for known in recall().values() for each in known for key in ("id", "runtime")}
-    return sorted(name for name in names if name.startswith(incomplete))
-
-
-Id = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUNTIME_ID", help="Its name, or a beginning that no other has.", autocompletion=complete_id
-    ),
-]
-Ids = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[RUNTIME_ID]...",
-        help="Their names, or beginnings that no other has; all of them by default.",
-        autocompletion=complete_id,
-    ),
-]
+_COLUMNS = ("id", "host", "state", "health", "uptime", "model", "url")
 
 
 def _agreed(question: str) -> bool:
@@ -177,17 +154,30 @@ def start(play: Play, ids: Ids = None, output: Output = Format.TABLE) -> None:
     _change(play, "start", ["start"], ids, output)
 
 
+All = Annotated[bool, typer.Option("--all", help="All of them.")]
+
+
+def _named(verb: str, ids: list[str] | None, everything: bool) -> None:
+    """Raise CtlError unless it was said which runtimes are meant: what ends answers is never meant by silence."""
+    if not ids and not everything:
+        raise CtlError(f"say which runtimes to {verb}, or --all; 'vllmdctl runtimes list' shows them", USAGE)
+    if ids and everything:
+        raise CtlError(f"--all is all of them; leave it or {', '.join(ids)} out", USAGE)
+
+
 @app.command("stop")
 @changes
-def stop(play: Play, ids: Ids = None, output: Output = Format.TABLE) -> None:
+def stop(play: Play, ids: Chosen = None, everything: All = False, output: Output = Format.TABLE) -> None:
     """Power guests off. What is configured stays."""
+    _named("stop", ids, everything)
     _change(play, "stop", ["stop"], ids, output)
 
 
 @app.command("restart")
 @changes
-def restart(play: Play, ids: Ids = None, output: Output = Format.TABLE) -> None:
+def restart(play: Play, ids: Chosen = None, everything: All = False, output: Output = Format.TABLE) -> None:
     """Power guests off, start them again, and wait until their models serve."""
+    _named("restart", ids, everything)
     _change(play, "restart", ["restart"], ids, output)
 
 
@@ -220,49 +210,8 @@ def status(play: Play, ids: Ids = None, output: Output = Format.TABLE) -> None:
     raise typer.Exit(warn_unreachable(fleet) or ended)
 
 
-def _lines(play: Play, wanted: str, count: int, console: bool, output: Format) -> None:
-    from ..ansible import run
-    from ..fleet import describe, limited
-
-    if count < 1:
-        raise CtlError(f"--lines is {count}; expected 1 or more", USAGE)
-    chosen = [each for each in describe(play).find(wanted) if each.state != "absent"]
-    if not chosen:
-        raise CtlError(f"{wanted} was never started, so it has said nothing", NOT_RUNNING)
-    where = {each.host: [one.id for one in chosen if one.host == each.host] for each in chosen}
-    read: dict[tuple[str, str], list[str]] = {}
-    for host, names in where.items():  # one host may have a replica that another has not
-        asking = limited(play, [each for each in chosen if each.host == host])
-        said = {"logs_names": names, "logs_lines": count, "logs_console": console}
-        outcome = run(asking, ["logs"], "runtimes logs", quiet=True, **said)
-        outcome.check()
-        for name, lines in outcome.data().get(host, {}).get("vllmd_logs", {}).items():
-            read[(host, name)] = lines
-    if output is not Format.TABLE:
-        emit(output, [{"host": host, "id": name, "lines": lines} for (host, name), lines in sorted(read.items())])
-        return
-    for (host, name), lines in sorted(read.items()):
-        if len(read) > 1:
-            print(f"==> {name} on {host} <==")
-        for line in lines:
-            print("".join(char for char in line if char.isprintable() or char == "\t"))
-
-
-Lines = Annotated[int, typer.Option("--lines", "-n", help="How many of the last lines.")]
-
-
-@app.command("logs")
-@reads
-def logs(play: Play, runtime: Id, lines: Lines = 50, output: Output = Format.TABLE) -> None:
-    """Show what a runtime's unit said last; without systemd on the host, its console."""
-    _lines(play, runtime, lines, False, output)
-
-
-@app.command("console")
-@reads
-def console(play: Play, runtime: Id, lines: Lines = 50, output: Output = Format.TABLE) -> None:
-    """Show what a runtime's guest wrote to its serial console last."""
-    _lines(play, runtime, lines, True, output)
+app.command("logs")(console.logs)
+app.command("console")(console.console)
 
 
 @app.command("delete")

@@ -22,6 +22,13 @@ MEMBER_FILES = (
     "var/lib/kubelet/kubeadm-flags.env",
     "var/lib/kubelet/pki",
 )
+#: What only a host of the control plane has; to reset one would take the cluster with it.
+CONTROL_PLANE_FILES = (
+    "etc/kubernetes/pki/ca.key",
+    "etc/kubernetes/manifests/kube-apiserver.yaml",
+    "etc/kubernetes/admin.conf",
+    "var/lib/etcd/member",
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,18 @@ class Leftovers:
             ("cgroup", self.cgroups),
         )
         return [f"{kind} {each}" for kind, found in named for each in found]
+
+
+def control_plane(root: Path) -> str:
+    """Return why the host at ``root`` is one of a control plane's, as a sentence; empty when it is not."""
+    for name in CONTROL_PLANE_FILES:
+        if (root / name).exists():
+            return (
+                f"control plane: /{name} is there, so this host is one of a control plane's; this role is "
+                f"for nodes that only "
+                "run pods, and 'kubeadm reset' here would damage the cluster"
+            )
+    return ""
 
 
 def find(root: Path, links: Iterable[str], paths: Iterable[str]) -> Leftovers:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .errors import NodeError
 
-_LINE = re.compile(r"deb(?:\s+\[([^]]*)\])?\s+(\S+)\s+(\S+)(?:\s+(.*))?")
+_LINE = re.compile(r"deb(?:[ \t]+\[([^]\n]*)\])?[ \t]+(\S+)[ \t]+(\S+)(?:[ \t]+(.*))?")
 _UNSAFE = ("trusted", "allow-insecure", "allow-weak", "allow-downgrade-to-insecure")
 _DIGEST_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
 
@@ -96,7 +96,7 @@ def source(line: str, key_path: str) -> str:
             f"kubernetes_node_repository: {line.strip()[:100]!r} is no apt source; write one line 'deb "
             f"URI SUITE COMPONENT'"
         )
-    options = dict(part.partition("=")[::2] for part in (match[1] or "").split())
+    options = dict(part.partition("=")[::2] for part in (match[1] or "").lower().split())
     for option in _UNSAFE:
         if str(options.get(option, "no")).lower() in ("yes", "true", "1"):
             raise NodeError(

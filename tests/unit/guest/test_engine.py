@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -74,6 +77,12 @@ def test_a_refusal_is_one_line_and_a_status_of_its_own(
         ("success", "0", ""),
         ("exit-code", "78", ""),
         ("exit-code", "1", "vllmd: FAILED: the engine ended: exit-code (exited 1)\n"),
+        (
+            "watchdog",
+            "9",
+            "vllmd: FAILED: the engine ended: it no longer answered /health, so the watchdog killed it\n",
+        ),
+        ("oom-kill", "9", "vllmd: FAILED: the engine ended: the kernel killed it because memory ran out (oom-kill)\n"),
     ],
 )
 def test_an_engine_that_ended_says_so_unless_it_did_itself(result: str, status: str, line: str) -> None:
@@ -81,3 +90,69 @@ def test_an_engine_that_ended_says_so_unless_it_did_itself(result: str, status: 
     environment = {"SERVICE_RESULT": result, "EXIT_CODE": "exited", "EXIT_STATUS": status}
     done = subprocess.run(["sh", str(script)], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, line, "")
+
+
+class _EndError(Exception):
+    """Ends a watch that would not end."""
+
+
+def test_the_watchdog_is_asked_for_with_the_first_good_answer_and_fed_with_each(
+    engine: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([False, False, True, True, False, True])
+
+    def answer(port: int) -> bool:
+        assert port == 8000
+        try:
+            return next(answers)
+        except StopIteration:
+            raise _EndError from None
+
+    monkeypatch.setattr(engine, "ASK_SECONDS", 0)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(str(tmp_path / "notify"))
+        with pytest.raises(_EndError):
+            engine.watch(8000, answer)
+        channel.setblocking(False)
+        heard = [channel.recv(100) for _ in range(3)]
+        with pytest.raises(BlockingIOError):
+            channel.recv(100)
+    assert heard == [b"WATCHDOG_USEC=90000000", b"WATCHDOG=1", b"WATCHDOG=1"]
+
+
+def test_without_systemd_nobody_is_told(
+    engine: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    engine.tell_systemd("WATCHDOG=1")
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv("NOTIFY_SOCKET", "@vllmd-nobody-listens-there")
+    engine.tell_systemd("WATCHDOG=1")
+    assert capsys.readouterr().out == "vllmd: systemd cannot be told WATCHDOG=1: Connection refused\n"
+
+
+def test_the_guest_acts_before_the_host_does(engine: ModuleType) -> None:
+    """The host restarts the virtual machine after 120 s without an answer (role hypervisor's default)."""
+    assert engine.WATCHDOG_SECONDS < 120
+
+
+@pytest.mark.parametrize(("status", "healthy"), [(b"200 OK", True), (b"503 Service Unavailable", False)])
+def test_the_engine_is_asked_over_a_bare_socket(
+    element_script: Callable[[str], ModuleType], status: bytes, healthy: bool
+) -> None:
+    module = element_script("vllmd-runtime/static/usr/lib/vllmd/healthy.py")
+
+    def serve(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            assert connection.recv(4096) == module.REQUEST
+            connection.sendall(b"HTTP/1.1 " + status + b"\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        thread = threading.Thread(target=serve, args=(server,))
+        thread.start()
+        assert module.healthy(port) is healthy
+        thread.join()
+    assert not module.healthy(port)

@@ -42,7 +42,7 @@ def test_the_guest_takes_exactly_the_labels_that_a_host_does(given_labels: dict[
         st.fixed_dictionaries(
             {"key": KEYS, "effect": st.sampled_from([*names.EFFECTS, "Never"])}, optional={"value": VALUES}
         ),
-        max_size=1,
+        max_size=2,
     )
 )
 def test_the_guest_takes_exactly_the_taints_that_a_host_does(given_taints: list[dict[str, str]]) -> None:

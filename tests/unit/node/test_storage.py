@@ -156,6 +156,25 @@ def test_a_full_disk_still_serves_its_models(
     assert "too little room" in capsys.readouterr().out
 
 
+def test_a_full_disk_is_emptied_of_what_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The models on it stay: a guest without a way out could not get them again."""
+    monkeypatch.setattr(storage, "_mount", lambda *_arguments: None)
+    blobs = tmp_path / "huggingface/hub/models--org--m/blobs"
+    for path in (blobs / "1234", blobs / "5678.incomplete", tmp_path / "triton/x/k.so", tmp_path / "inductor/i.py"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"0" * 4096)
+    free = iter((0, 0, 300 * MIB, 300 * MIB))
+    monkeypatch.setattr(storage, "_free", lambda _target: next(free))
+    environment = storage.attach(storage.Disk("/dev/vdc", storage.READY), {}, os.getuid(), str(tmp_path))
+    assert set(environment) == {"HF_HOME", *storage.COMPILED.values()}
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["1234"]
+    assert capsys.readouterr().out == (
+        "vllmd: cache disk: it was full; compiled code and broken downloads are removed (300 MiB)\n"
+    )
+
+
 def test_a_disk_that_cannot_be_mounted_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     disk = storage.Disk(str(tmp_path / "none"), storage.READY)
     assert storage.attach(disk, {}, os.getuid(), str(tmp_path / "target")) == {}

@@ -141,6 +141,8 @@ def taints(given):
             raise wrong("taints: value", "at most 63 of letters, digits, dash, dot and underscore")
         if taint["effect"] not in EFFECTS:
             raise wrong("taints: effect", f"one of {', '.join(EFFECTS)}")
+        if any(other["key"] == taint["key"] and other["effect"] == taint["effect"] for other in result):
+            raise wrong("taints", "a list with each key and effect once")
         result.append({"key": taint["key"], "value": value, "effect": taint["effect"]})
     return result
 

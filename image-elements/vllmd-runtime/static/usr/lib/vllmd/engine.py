@@ -7,8 +7,11 @@ import importlib
 import json
 import os
 import runpy
+import socket
 import sys
+import threading
 import time
+from collections.abc import Callable
 
 SERVER = "vllm.entrypoints.openai.api_server"
 CONFIG = "/run/vllmd/engine.yaml"
@@ -17,6 +20,9 @@ RUN = "/run/vllm"
 REFUSED = 78
 ROUTES = "/proc/net/route"
 ROUTE_TIMEOUT_SECONDS = 60.0
+# How long the engine may not answer itself. Shorter than what the host waits for an answer, so that this acts first.
+WATCHDOG_SECONDS = 90
+ASK_SECONDS = 10.0
 
 
 def has_default_route(table: str) -> bool:
@@ -64,6 +70,44 @@ def preload() -> None:
     gc.enable()
 
 
+def tell_systemd(message: str) -> None:
+    """Send a message such as ``WATCHDOG=1`` to $NOTIFY_SOCKET (sd_notify(3)); nothing where there is none."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = f"\0{address[1:]}"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.sendto(message.encode(), address)
+    except OSError as error:
+        print(f"vllmd: systemd cannot be told {message}: {error.strerror}", flush=True)
+
+
+def watch(port: int, answers: Callable[[int], bool]) -> None:
+    """Feed systemd's watchdog as long as the engine answers /health to itself; never returns.
+
+    The watchdog is asked for with the first good answer: loading a model may hold the interpreter's lock for minutes,
+    and how long it takes is the host's to bound. ``answers`` asks the port.
+    """
+    while not answers(port):
+        time.sleep(ASK_SECONDS)
+    tell_systemd(f"WATCHDOG_USEC={WATCHDOG_SECONDS * 1_000_000}")
+    while True:
+        if answers(port):
+            tell_systemd("WATCHDOG=1")
+        time.sleep(ASK_SECONDS)
+
+
+def start_watching() -> None:
+    """Run watch() beside the engine."""
+    import healthy  # noqa: PLC0415 -- beside this file; tests load it without
+
+    with open(CONFIG, encoding="utf-8") as stream:  # noqa: PTH123 -- pathlib only to read one file
+        port = json.load(stream)["port"]
+    threading.Thread(target=watch, args=(port, healthy.healthy), name="watch", daemon=True).start()
+
+
 def choose() -> str:
     """Choose the options for this hardware and model; return the path of the file with all of them.
 
@@ -98,6 +142,7 @@ def main() -> None:
     preload()
     if os.environ.get("VLLMD_ENGINE_FORK") == "1":
         keep_forking()
+    start_watching()
     # The console script of the CPU build looks up a distribution of another name; the module works for all builds.
     runpy.run_module(SERVER, run_name="__main__", alter_sys=True)
 

@@ -18,7 +18,10 @@ REQUEST = b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n"
 def healthy(port):
     """Return whether the engine on local ``port`` answers /health with 200."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        # Not create_connection: it asks the C library for the name, whose locks must not be held when engine.py forks.
+        with socket.socket() as connection:
+            connection.settimeout(30)
+            connection.connect(("127.0.0.1", port))
             connection.sendall(REQUEST)
             return connection.recv(64).split()[1:2] == [b"200"]
     except OSError:

@@ -4,7 +4,7 @@ It is an ext4 file system labelled VLLMD_CACHE. A disk that holds anything else 
 launcher attached as the cache is formatted when the runtime asks for it.
 """
 # Run by configure.py early at boot, where each import costs:
-# ruff: noqa: PTH103, PTH110, PTH112, PTH118, PTH123, PTH208
+# ruff: noqa: PTH103, PTH108, PTH110, PTH112, PTH118, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ _SMALLEST_FREE = 256 * 1024 * 1024
 
 #: What lies on the disk: directory, and the variable that names it to vLLM and its libraries.
 MODELS = {"huggingface": "HF_HOME"}
+_DOWNLOADS = ("huggingface", "hub")  # where huggingface_hub keeps files that it has not fetched to their end
 COMPILED = {"vllm": "VLLM_CACHE_ROOT", "inductor": "TORCHINDUCTOR_CACHE_DIR", "triton": "TRITON_CACHE_DIR"}
 
 
@@ -135,11 +136,13 @@ def _mount(disk: Disk, target: str) -> None:
 
 
 def _use(target: str, owner: int) -> dict[str, str]:
-    """Make the directories for ``owner`` and return their variables. A full disk is still read from."""
+    """Make the directories for ``owner`` and return their variables. A disk that stays full is still read from."""
     variables = dict(MODELS)
-    space = os.statvfs(target)
-    free = space.f_bavail * space.f_frsize
+    if _free(target) < _SMALLEST_FREE:
+        _empty(target)
+    free = _free(target)
     if free < _SMALLEST_FREE:
+        space = os.statvfs(target)
         size = space.f_blocks * space.f_frsize
         print(
             f"vllmd: cache disk: too little room ({free >> 20} of {size >> 20} MiB free, {_SMALLEST_FREE >> 20} MiB "
@@ -161,6 +164,37 @@ def _use(target: str, owner: int) -> dict[str, str]:
     except OSError as error:
         raise CacheError(f"{error.filename} cannot be made: {error.strerror}") from error
     return environment
+
+
+def _free(target: str) -> int:
+    """Return the bytes that its users may still write."""
+    space = os.statvfs(target)
+    return space.f_bavail * space.f_frsize
+
+
+def _empty(target: str) -> None:
+    """Remove from a full disk what the engine makes again by itself: compiled code, and downloads that did not end."""
+    import shutil  # noqa: PLC0415 -- only a full disk needs it
+
+    compiled = [os.path.join(target, name) for name in COMPILED if os.path.isdir(os.path.join(target, name))]
+    broken = [
+        os.path.join(directory, name)
+        for directory, _names, files in os.walk(os.path.join(target, *_DOWNLOADS))
+        for name in files
+        if name.endswith(".incomplete")
+    ]
+    if not compiled and not broken:
+        return
+    before = _free(target)
+    try:
+        for path in compiled:
+            shutil.rmtree(path)
+        for path in broken:
+            os.unlink(path)
+    except OSError as error:
+        raise CacheError(f"it is full, and {error.filename} cannot be removed: {error.strerror}") from error
+    freed = (_free(target) - before) >> 20
+    print(f"vllmd: cache disk: it was full; compiled code and broken downloads are removed ({freed} MiB)", flush=True)
 
 
 def _copy_missing(source: str, target: str, owner: int) -> None:
