@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,9 +68,7 @@ def _documents(text: str) -> list[str]:
 
 def _module_utils() -> Any:
     """Return the collection's own reader, so that a manifest is judged here as on the hosts."""
-    root = str(places.platform_directory() / "collection")
-    if root not in sys.path:
-        sys.path.insert(0, root)
+    places.use_collection()
     from ansible_collections.vllmd.platform.plugins.module_utils import manifests
 
     return manifests

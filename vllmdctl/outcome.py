@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import FAILED, INTERRUPTED, REFUSED, UNREACHABLE, CtlError
+from .errors import BUSY, FAILED, INTERRUPTED, REFUSED, UNREACHABLE, CtlError
 
 # ansible-playbook's own, lib/ansible/executor/task_queue_manager.py and cli/__init__.py
 _UNREACHABLE, _USAGE, _PARSER, _INTERRUPTED = 4, 5, 4, 99
@@ -24,6 +24,7 @@ class Failure:
     message: str
     unreachable: bool = False
     refused: bool = False  # a manifest was
+    busy: bool = False  # somebody else holds a lock
 
     def __str__(self) -> str:
         return f"{self.host}: {self.task}: {self.message}"
@@ -118,6 +119,8 @@ class Outcome:
             return INTERRUPTED
         if any(failure.refused for failure in self.failures):
             return REFUSED
+        if any(failure.busy for failure in self.failures):
+            return BUSY
         if self.failures and all(failure.unreachable for failure in self.failures):
             return UNREACHABLE
         if not self.failures and self.status == _PARSER:
@@ -156,4 +159,5 @@ def _failure(event: dict[str, Any], result: dict[str, Any]) -> Failure:
     if said and said[-1].strip() not in message:  # a command's own last words say more than that it failed
         message = f"{message}: {said[-1].strip()}"
     refused = bool(result.get("errors")) and str(event.get("action", "")).endswith("runtime_manifest")
-    return Failure(event["host"], event["task"], message, event["status"] == "unreachable", refused)
+    gone = event["status"] == "unreachable"
+    return Failure(event["host"], event["task"], message, gone, refused, bool(result.get("locked")))

@@ -32,6 +32,13 @@ def collection_directory() -> Path:
     return platform_directory() / _COLLECTION
 
 
+def use_collection() -> None:
+    """Let Python import the collection's own modules, so that things are judged here as on the hosts."""
+    root = str(platform_directory() / "collection")
+    if root not in sys.path:
+        sys.path.insert(0, root)
+
+
 def playbook(name: str) -> Path:
     """Return the playbook of a verb."""
     return collection_directory() / "playbooks" / f"{name}.yml"

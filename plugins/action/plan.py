@@ -52,7 +52,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         path = Path(given["path"])
         try:
             before, plan = self._plan(path, given)
-        except (DataError, LockedError) as error:
+        except LockedError as error:
+            raise AnsibleActionFail(str(error), result={"locked": True}) from None
+        except DataError as error:
             raise AnsibleActionFail(str(error)) from None
         except OSError as error:
             raise AnsibleActionFail(

@@ -10,7 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.vllmd.platform.plugins.module_utils import guest_config, runtime_network
-from ansible_collections.vllmd.platform.plugins.module_utils.runtime_leavers import leavers, placed_here
+from ansible_collections.vllmd.platform.plugins.module_utils.runtime_leavers import leavers, unsettled
 from ansible_collections.vllmd.platform.plugins.module_utils.runtime_network_files import guest_files, network_files
 from ansible_collections.vllmd.platform.plugins.module_utils.runtime_replicas import ReplicaError, replicas_on
 from ansible_collections.vllmd.platform.plugins.module_utils.runtime_units import PlacementError, placement_drop_in
@@ -82,10 +82,10 @@ def runtime_leavers(
         raise AnsibleFilterError(f"the plan's placements miss {error}; give those of schema version 1") from None
 
 
-def runtime_names_placed(placements: list[dict[str, Any]], host: str) -> list[str]:
-    """Return the replicas that a plan's ``placements`` have on ``host``."""
+def runtimes_unsettled(placements: list[dict[str, Any]], known: dict[str, dict[str, str]]) -> list[str]:
+    """Return the replicas that a plan's ``placements`` and what the hosts remember (``known``) say otherwise about."""
     try:
-        return placed_here(placements, host)
+        return unsettled(placements, known)
     except (KeyError, TypeError) as error:
         raise AnsibleFilterError(f"the plan's placements miss {error}; give those of schema version 1") from None
 
@@ -126,10 +126,10 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "runtime_leavers": runtime_leavers,
-            "runtime_names_placed": runtime_names_placed,
             "runtime_network_files": files_of_network,
             "runtime_placement": runtime_placement,
             "runtime_tap": runtime_network.tap_name,
             "runtimes_in_network": runtimes_in_network,
             "runtimes_placed": runtimes_placed,
+            "runtimes_unsettled": runtimes_unsettled,
         }

@@ -11,7 +11,6 @@ import secrets
 import socket
 import subprocess
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -58,19 +57,6 @@ class Manager(Protocol):
 
     def stop(self) -> None:
         """Stop it, gracefully if the guest does its part."""
-
-
-def newer_sources(marker: Path, sources: Iterable[Path]) -> list[Path]:
-    """Return the sources written after ``marker``, which the launcher writes at each start.
-
-    Both times come from the same clock at the time of writing, so a clock that is set later changes nothing. Without a
-    marker nothing is known, and nothing counts as newer.
-    """
-    try:
-        started = marker.stat().st_mtime_ns
-    except OSError:
-        return []
-    return [path for path in sources if path.exists() and path.stat().st_mtime_ns > started]
 
 
 def _launcher_lines(text: str) -> str:

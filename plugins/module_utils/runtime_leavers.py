@@ -21,6 +21,19 @@ def placed_here(placements: Iterable[Mapping[str, Any]], host: str) -> list[str]
     return sorted(str(each["id"]) for each in placements if each["host"] == host and not each.get("leaving"))
 
 
+def unsettled(placements: Iterable[Mapping[str, Any]], known: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return the replicas that never served where the plan has them, and those that are where it has them no longer.
+
+    ``known`` is what each host remembers, by host; hosts that are not in it are left out. The result is sorted.
+    """
+    placements = list(placements)
+    found: set[str] = set()
+    for host, states in known.items():
+        mine = set(placed_here(placements, host))
+        found |= {name for name in mine if states.get(name) != SERVED} | (states.keys() - mine)
+    return sorted(found)
+
+
 def leavers(
     known: Mapping[str, str],
     placements: Iterable[Mapping[str, Any]],

@@ -74,6 +74,11 @@ options:
     type: str
     choices: [auto, always, never]
     default: auto
+  vmm_memory:
+    description:
+      - Memory that the virtual machine monitor of each replica takes beside its guest, such as V(300Mi). By default
+        256 MiB, or 768 MiB where KVM does not work and guests are emulated. It does not come out of hugepages.
+    type: str
   accelerators:
     description:
       - Accelerators that the collection does not know, or knows otherwise, by C(vendor:device). Each has C(type), the
@@ -119,6 +124,9 @@ capacity:
     hugepage_kib:
       description: Size of the pages that all memory comes in; V(0) is ordinary memory.
       type: int
+    vmm_mib:
+      description: MiB of that memory which go with each replica to its virtual machine monitor.
+      type: int
     units:
       description: >-
         What can only be given away as a whole. C(groups), C(devices), C(accelerators), C(node), C(switch), C(island).
@@ -131,6 +139,7 @@ capacity:
 """
 
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -141,6 +150,15 @@ from ansible_collections.vllmd.platform.plugins.module_utils.placement.capacity 
 from ansible_collections.vllmd.platform.plugins.module_utils.placement.from_host import Policy, capacity_of
 from ansible_collections.vllmd.platform.plugins.module_utils.vfio.choose import SelectionError
 from ansible_collections.vllmd.platform.plugins.module_utils.vfio.refuse import Policy as VfioPolicy
+
+
+def _mib(params: dict[str, Any], name: str) -> int | None:
+    """Return a quantity of memory in MiB, None where none is given. Raises QuantityError."""
+    value = params[name]
+    try:
+        return None if value is None else quantities.to_mib(quantities.parse_bytes(value))
+    except quantities.QuantityError as error:
+        raise quantities.QuantityError(f"{name}: found {error}") from None
 
 
 def main() -> None:
@@ -156,6 +174,7 @@ def main() -> None:
             "shared_groups": {"type": "bool", "default": False},
             "reserve_cores": {"type": "int"},
             "reserve_memory": {"type": "str"},
+            "vmm_memory": {"type": "str"},
             "hugepages": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
             "accelerators": {"type": "dict", "default": {}},
         },
@@ -169,20 +188,18 @@ def main() -> None:
     if given["reserve_cores"] is not None and given["reserve_cores"] < 0:
         module.fail_json(msg=f"reserve_cores: found {given['reserve_cores']}; allowed: 0 or more")
     try:
-        memory = given["reserve_memory"]
         policy = Policy(
             devices=tuple(given["devices"]),
             exclude=tuple(given["exclude"]),
             vfio=VfioPolicy(given["vendor"].lower(), given["boot_display"], given["shared_groups"]),
             reserve_cores=given["reserve_cores"],
-            reserve_memory_mib=None if memory is None else quantities.to_mib(quantities.parse_bytes(memory)),
+            reserve_memory_mib=_mib(given, "reserve_memory"),
             hugepages=given["hugepages"],
+            vmm_memory_mib=_mib(given, "vmm_memory"),
             accelerators=known(given["accelerators"]),
         )
         capacity = capacity_of(read_host(given["root"]), given["name"], policy)
-    except quantities.QuantityError as error:
-        module.fail_json(msg=f"reserve_memory: found {error}")
-    except (AcceleratorError, SelectionError) as error:
+    except (quantities.QuantityError, AcceleratorError, SelectionError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, capacity=as_dict(capacity))
 

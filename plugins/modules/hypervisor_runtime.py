@@ -12,9 +12,10 @@ version_added: 0.1.0
 description:
   - Brings a runtime of C(vllmd-hypervisor) into a state, by its systemd unit or, where systemd does not run, by the
     launcher itself.
-  - A running one is current as long as no file it was started from is newer than its start. One that is not current
+  - A running one is current as long as the files it was started from are as they were then. One that is not current
     is restarted, and no other one is touched. This holds also when an earlier run was interrupted between writing a
-    file and restarting.
+    file and restarting, and whatever somebody does to the clock. Where systemd itself started it last, after a crash or
+    a boot, files that are newer than that start count as changed.
 author:
   - vllmd.platform maintainers (@vllmd)
 attributes:
@@ -135,6 +136,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.vllmd.platform.plugins.module_utils import hypervisor_sources
 from ansible_collections.vllmd.platform.plugins.module_utils.consoles import size
 from ansible_collections.vllmd.platform.plugins.module_utils.env_files import EnvFileError
 from ansible_collections.vllmd.platform.plugins.module_utils.hypervisor_health import wait_until_healthy
@@ -145,7 +147,6 @@ from ansible_collections.vllmd.platform.plugins.module_utils.hypervisor_managers
     LaunchError,
     Manager,
     SystemdManager,
-    newer_sources,
 )
 
 
@@ -160,25 +161,37 @@ def make_manager(module: AnsibleModule) -> Manager:
     return DirectManager(Path(params["launcher"]), Path(params["env_file"]), run_path, log_path, params["user"])
 
 
-def reason_to_restart(params: dict[str, Any], manager: Manager) -> str:
+def files_of(params: dict[str, Any], manager: Manager) -> list[Path]:
+    """Return the files that a start reads."""
+    return [Path(params["env_file"]), *map(Path, params["sources"]), *manager.sources()]
+
+
+def reason_to_restart(module: AnsibleModule, manager: Manager) -> str:
     """Return why a running runtime must be restarted; an empty string when it is current."""
-    sources = [Path(params["env_file"]), *map(Path, params["sources"]), *manager.sources()]
-    if newer := newer_sources(manager.started_marker, sources):
-        return f"newer than its start: {', '.join(map(str, newer))}"
-    return "it was asked for" if params["state"] == "restarted" else ""
+    files = files_of(module.params, manager)
+    changed, by_content = hypervisor_sources.changed(manager.started_marker, files)
+    if changed:
+        return f"{'changed since' if by_content else 'newer than'} its start: {', '.join(changed)}"
+    if not by_content and not module.check_mode:
+        hypervisor_sources.remember(manager.started_marker, hypervisor_sources.digests(files))
+    return "it was asked for" if module.params["state"] == "restarted" else ""
 
 
 def bring(module: AnsibleModule, manager: Manager) -> dict[str, Any]:
     """Bring the runtime into its state. Returns the task's result."""
     before, pid = manager.observe()
     after = STOPPED if module.params["state"] == "stopped" else RUNNING
-    reason = reason_to_restart(module.params, manager) if before == after == RUNNING else ""
+    reason = reason_to_restart(module, manager) if before == after == RUNNING else ""
     act = before != after or bool(reason)
     if act and not module.check_mode:
         if before != STOPPED:
             manager.stop()
+            hypervisor_sources.forget(manager.started_marker)
         if after == RUNNING:
+            # Before the start: what is written while it starts may not have been read by it.
+            found = hypervisor_sources.digests(files_of(module.params, manager))
             manager.start(module.params["timeout"])
+            hypervisor_sources.remember(manager.started_marker, found)
     if act:
         pid = None if module.check_mode or after == STOPPED else manager.observe()[1]
     enabled, enable = manager.enabled(), module.params["enabled"]

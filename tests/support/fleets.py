@@ -24,6 +24,7 @@ def host(  # noqa: PLR0917  # a table of hosts reads better without names
     hugepage_kib: int = 0,
     switches: Sequence[int | None] = (),
     island: str | None = None,
+    vmm_mib: int = 0,
 ) -> Capacity:
     """Return a host: ``kinds`` has a type for each unit, or several for a unit of several accelerators.
 
@@ -53,7 +54,7 @@ def host(  # noqa: PLR0917  # a table of hosts reads better without names
                 island=island,
             )
         )
-    return Capacity(name, tuple(nodes), tuple(units), hugepage_kib)
+    return Capacity(name, tuple(nodes), tuple(units), hugepage_kib, vmm_mib=vmm_mib)
 
 
 def runtime(name: str, **given: Any) -> dict[str, Any]:
@@ -106,6 +107,8 @@ def hosts(draw: st.DrawFn, count: int = 4, *, simple: bool = False) -> list[Capa
                 "island": draw(st.sampled_from((None, "nvlink"))),
             }
         )
+        if not shapes[-1]["hugepage_kib"]:
+            shapes[-1]["vmm_mib"] = draw(st.sampled_from((0, 0, 256, 768)))
     number = draw(st.integers(1, count))
     return [host(f"h{index}", **draw(st.sampled_from(shapes))) for index in range(number)]
 
@@ -171,7 +174,7 @@ def best_possible(fleet: Sequence[Capacity], wanted: Sequence[dict[str, Any]]) -
 def _host_takes(capacity: Capacity, replicas: Sequence[dict[str, Any]]) -> bool:
     if sum(each["cpu"] for each in replicas) > capacity.cpus:
         return False
-    if sum(each["memory_mib"] for each in replicas) > capacity.memory_mib:
+    if sum(each["memory_mib"] + capacity.vmm_mib for each in replicas) > capacity.memory_mib:
         return False
     free = Counter(unit.accelerators[0].type for unit in capacity.units)
     return _accelerators_suffice(free, [each for each in replicas if each["accelerator_count"]])

@@ -57,7 +57,7 @@ def test_a_changed_environment_restarts_only_that_runtime(host) -> None:
 
 def test_a_run_that_was_interrupted_before_its_restart_is_made_good(host) -> None:
     alpha, beta = pid(host, "alpha"), pid(host, "beta")
-    host.check_output("touch /etc/vllmd/hypervisor/beta.env")  # written, and then the run was killed
+    host.check_output("echo '# other' >> /etc/vllmd/hypervisor/beta.env")  # written, and then the run was killed
     outcome = converge(host, OTHER)
     assert outcome.changed_items(STATES) == {"beta"}
     assert pid(host, "alpha") == alpha

@@ -63,13 +63,17 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What one host gives. ``hugepage_kib`` is the size of the pages that all of its memory comes in; 0: any."""
+    """What one host gives. ``hugepage_kib`` is the size of the pages that all of its memory comes in; 0: any.
+
+    ``vmm_mib`` of the memory go with each replica to its virtual machine monitor, beside what the guest gets.
+    """
 
     host: str
     nodes: tuple[Node, ...]
     units: tuple[Unit, ...] = ()
     hugepage_kib: int = 0
     left_out: tuple[LeftOut, ...] = ()
+    vmm_mib: int = 0
 
     @property
     def cpus(self) -> int:
@@ -111,6 +115,7 @@ def from_dict(data: Any) -> Capacity:
             LeftOut(texts(each, "devices", where), text(each, "reason", where))
             for each in items(given, "left_out", where)
         ),
+        vmm_mib=integer(given, "vmm_mib", where) if "vmm_mib" in given else 0,
     )
     _check(capacity, where)
     return capacity

@@ -192,7 +192,7 @@ def _free(state: State, demand: Demand) -> dict[str, int]:
     return {
         "accelerators": max(kinds.values(), default=0),
         "cpus": sum(threads(state.cores[node]) for node in nodes),
-        "memory_mib": sum(state.memory[node] // granule * granule for node in nodes),
+        "memory_mib": max(0, sum(state.memory[node] // granule * granule for node in nodes) - state.shape.vmm_mib),
     }
 
 

@@ -127,15 +127,21 @@ def _beside(state: State, demand: Demand, units: tuple[int, ...], spill: bool, t
     shapes = [state.shape.units[unit] for unit in units]
     cores = sum(shape.share_cores for shape in shapes) if demand.split_cpu and demand.accelerators else 0
     memory = sum(shape.share_memory_mib for shape in shapes) if demand.split_memory and demand.accelerators else 0
+    granule, monitor_mib = state.shape.granule_mib, state.shape.vmm_mib
+    memory = max(0, memory - monitor_mib) // granule * granule
     excess = sum((shape.memory_mib or 0) - demand.accelerator_memory_mib for shape in shapes)
     for want_cores, want_memory in dict.fromkeys(((cores, memory), (0, 0))):
         for order, weights in _orders(state, demand, shapes, spill):
             taken = _cores(state, demand, want_cores, order, weights)
-            size = _memory(state, max(demand.memory_mib, want_memory), order, weights)
-            if taken is None or size is None:
+            monitor = next((node for node in order if state.memory[node] >= monitor_mib), None)
+            if taken is None or monitor is None:
+                continue
+            vmm = ((monitor, monitor_mib),) if monitor_mib else ()
+            size = _memory(state, max(demand.memory_mib, want_memory), order, weights, dict(vmm))
+            if size is None:
                 continue
             cpus = sum(sum(map(len, state.cores[node][:count])) for node, count in taken)
-            return Share(cpus if want_cores else demand.cpu, taken, size, units, tier, excess)
+            return Share(cpus if want_cores else demand.cpu, taken, size, units, tier, excess, vmm)
     return None
 
 
@@ -198,8 +204,10 @@ def _cores(
     return tuple(sorted(taken.items())) if cpus <= 0 and cores <= 0 else None
 
 
-def _memory(state: State, want_mib: int, order: tuple[int, ...], weights: tuple[int, ...]) -> _Parts | None:
-    """Return MiB by node in whole granules (hugepages)."""
+def _memory(
+    state: State, want_mib: int, order: tuple[int, ...], weights: tuple[int, ...], kept: dict[int, int]
+) -> _Parts | None:
+    """Return MiB by node in whole granules (hugepages), leaving what is ``kept``."""
     granule = state.shape.granule_mib
     pages, total = -(-want_mib // granule), sum(weights)
     taken: dict[int, int] = {}
@@ -209,7 +217,7 @@ def _memory(state: State, want_mib: int, order: tuple[int, ...], weights: tuple[
         else:
             target = _part(pages, weight, total)
             total -= weight
-        got = min(target, state.memory[node] // granule - taken.get(node, 0))
+        got = min(target, (state.memory[node] - kept.get(node, 0)) // granule - taken.get(node, 0))
         if got > 0:
             taken[node] = taken.get(node, 0) + got
             pages -= got

@@ -17,6 +17,7 @@ from .capacity import Capacity, Device, LeftOut, Node, Unit
 MIB = 1024**2
 _RESERVE_MEMORY_MIB, _RESERVE_SHARE, _RESERVE_LIMIT = 2048, 50, 4
 _CORES_THAT_SPARE_ONE = 8
+_VMM_MIB, _VMM_EMULATED_MIB = 256, 768
 _HUGEPAGE_SHARE = 4
 
 
@@ -27,7 +28,8 @@ class Policy:
     ``devices`` and ``exclude`` are selectors as role vfio has them. ``reserve_cores`` are kept on each NUMA node,
     ``reserve_memory_mib`` on the whole host; None is a rule: one core of a node with 8 or more, and 2 GiB and a
     fiftieth of the memory, at most a quarter. ``hugepages``: auto gives memory out of the hugepage pool where it holds
-    a quarter of the memory or more, always and never do as they say.
+    a quarter of the memory or more, always and never do as they say. ``vmm_memory_mib`` goes to the virtual machine
+    monitor of each replica; None is 256 MiB, or 768 MiB where KVM does not work.
     """
 
     devices: tuple[str, ...] = (ALL,)
@@ -36,6 +38,7 @@ class Policy:
     reserve_cores: int | None = None
     reserve_memory_mib: int | None = None
     hugepages: str = "auto"
+    vmm_memory_mib: int | None = None
     accelerators: Mapping[str, Accelerator] = field(default_factory=lambda: KNOWN)
 
 
@@ -44,7 +47,20 @@ def capacity_of(host: Host, name: str, policy: Policy) -> Capacity:
     page_kib, pool_mib = _hugepages(host, policy.hugepages)
     nodes = _nodes(host, policy, page_kib, pool_mib)
     units, left_out = _units(host, nodes, policy)
-    return Capacity(name, nodes, units, page_kib, left_out)
+    return Capacity(name, nodes, units, page_kib, left_out, _vmm(host, policy, page_kib))
+
+
+def _vmm(host: Host, policy: Policy, page_kib: int) -> int:
+    """Return what a monitor itself takes of the memory that is given out; nothing of hugepages, which are its guest's.
+
+    Measured with QEMU 7.2: 50 MB before its guest boots; emulating one that serves vLLM, 760 MB, most of it code
+    that was translated. Page tables, a five-hundredth of the guest's memory, come out of the host's reserve.
+    """
+    if page_kib:
+        return 0
+    if policy.vmm_memory_mib is not None:
+        return policy.vmm_memory_mib
+    return _VMM_EMULATED_MIB if host.kvm.works is False else _VMM_MIB
 
 
 def _hugepages(host: Host, use: str) -> tuple[int, dict[int, int]]:

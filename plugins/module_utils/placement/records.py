@@ -36,6 +36,7 @@ class Record:
     demand: Mapping[str, Any]
     data: Mapping[str, Any]
     leaving: bool = False
+    vmm: tuple[tuple[int, int], ...] = ()
 
     @property
     def key(self) -> tuple[str, int]:
@@ -83,6 +84,11 @@ def _record(data: Mapping[str, Any]) -> Record:
         demand=mapping(data.get("demand"), f"{where}, demand"),
         data={key: value for key, value in data.items() if key != LEAVING},
         leaving=data.get(LEAVING) is True,
+        vmm=tuple(
+            (integer(each, "node", where), integer(each, "mib", where)) for each in items(data, "vmm_memory", where)
+        )
+        if "vmm_memory" in data
+        else (),
     )
 
 
@@ -98,7 +104,7 @@ def grant_of(record: Record, state: State) -> Grant | str:
     for position, core in found:
         cores.setdefault(position, []).append(core)
     numbers = state.shape.nodes
-    for node_number, _size in record.memory:
+    for node_number, _size in (*record.memory, *record.vmm):
         if node_number not in numbers:
             return f"has no NUMA node {node_number} any more"
     if record.hugepage_kib != state.capacity.hugepage_kib:
@@ -116,6 +122,7 @@ def grant_of(record: Record, state: State) -> Grant | str:
         cores=tuple((position, tuple(mine)) for position, mine in cores.items()),
         memory=tuple(sorted((numbers.index(number), size) for number, size in record.memory)),
         units=units,
+        vmm=tuple(sorted((numbers.index(number), size) for number, size in record.vmm)),
     )
 
 
@@ -133,6 +140,11 @@ def placement_of(fleet: Fleet, placed: Placed) -> dict[str, Any]:
         "memory_mib": grant.memory_mib,
         "hugepage_kib": state.capacity.hugepage_kib,
         "memory": [{"node": state.shape.nodes[node], "mib": size} for node, size in grant.memory],
+        **(
+            {"vmm_memory": [{"node": state.shape.nodes[node], "mib": size} for node, size in grant.vmm]}
+            if grant.vmm
+            else {}
+        ),
         "groups": sorted(group for unit in units for group in unit.groups),
         "devices": sorted(bdf for unit in units for bdf in unit.devices),
         "accelerators": [

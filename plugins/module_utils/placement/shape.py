@@ -33,6 +33,7 @@ class UnitShape:
 class Shape:
     """Node numbers, granule of memory in MiB, distances, units, and what the empty host has (for the strategy).
 
+    ``vmm_mib`` go to the virtual machine monitor of each replica.
     ``threads`` are the numbers of threads that cores have: one number, but for processors with two kinds of cores.
     """
 
@@ -43,6 +44,7 @@ class Shape:
     cores: int
     memory_mib: int
     threads: tuple[int, ...] = ()
+    vmm_mib: int = 0
 
     @property
     def has_mixed_cores(self) -> bool:
@@ -67,6 +69,7 @@ def shape_of(capacity: Capacity) -> Shape:
         cores=sum(len(node.cores) for node in capacity.nodes),
         memory_mib=capacity.memory_mib,
         threads=tuple(sorted({len(core) for node in capacity.nodes for core in node.cores})),
+        vmm_mib=capacity.vmm_mib,
     )
 
 

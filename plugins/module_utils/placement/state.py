@@ -20,7 +20,8 @@ class Share:
     """A part of one host in numbers that are good on every host with the same signature.
 
     ``cores`` and ``memory`` are (position of the node, cores or MiB); ``units`` are positions in the capacity. Lower
-    ``tier`` is nearer together; ``excess_mib`` is accelerator memory beyond what was asked for.
+    ``tier`` is nearer together; ``excess_mib`` is accelerator memory beyond what was asked for. ``vmm`` is what the
+    virtual machine monitor takes, as ``memory`` is what its guest gets.
     """
 
     cpu_count: int
@@ -29,6 +30,7 @@ class Share:
     units: tuple[int, ...] = ()
     tier: int = 0
     excess_mib: int = 0
+    vmm: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Grant:
     cores: tuple[tuple[int, tuple[Core, ...]], ...]
     memory: tuple[tuple[int, int], ...]
     units: tuple[int, ...] = ()
+    vmm: tuple[tuple[int, int], ...] = ()
 
     @property
     def cpus(self) -> list[int]:
@@ -100,7 +103,7 @@ class State:
     def grant(self, share: Share) -> Grant:
         """Return the share in this host's numbers: the lowest free cores of each node."""
         cores = tuple((node, tuple(self.cores[node][:count])) for node, count in share.cores)
-        return Grant(share.cpu_count, cores, share.memory, share.units)
+        return Grant(share.cpu_count, cores, share.memory, share.units, share.vmm)
 
     def take(self, grant: Grant) -> None:
         """Give it out. It must be free (`holds`)."""
@@ -110,7 +113,7 @@ class State:
             else:
                 gone = set(cores)
                 self.cores[node] = [core for core in self.cores[node] if core not in gone]
-        for node, size in grant.memory:
+        for node, size in (*grant.memory, *grant.vmm):
             self.memory[node] -= size
         for unit in grant.units:
             self.units.remove(unit)
@@ -119,7 +122,7 @@ class State:
         """Take it back."""
         for node, cores in grant.cores:
             self.cores[node] = sorted([*self.cores[node], *cores])
-        for node, size in grant.memory:
+        for node, size in (*grant.memory, *grant.vmm):
             self.memory[node] += size
         self.units = sorted([*self.units, *grant.units])
 
@@ -129,7 +132,10 @@ class State:
             taken = set(cores).difference(self.cores[node])
             if taken:
                 return f"has given CPU {min(taken)[0]} to another"
-        for node, size in grant.memory:
+        sizes = dict(grant.memory)
+        for node, size in grant.vmm:
+            sizes[node] = sizes.get(node, 0) + size
+        for node, size in sorted(sizes.items()):
             if size > self.memory[node]:
                 number = self.shape.nodes[node]
                 return f"has {self.memory[node]} MiB left on NUMA node {number}, not the {size} MiB given out there"

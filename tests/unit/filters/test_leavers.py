@@ -12,6 +12,7 @@ from ansible_collections.vllmd.platform.plugins.module_utils.runtime_leavers imp
     SERVED,
     leavers,
     placed_here,
+    unsettled,
 )
 
 
@@ -48,3 +49,10 @@ def test_what_is_leaving_is_placed_nowhere() -> None:
     placements = [placement("one", "a", leaving=True), placement("two", "a")]
     assert placed_here(placements, "a") == ["two"]
     assert leavers({"one": SERVED, "two": SERVED}, placements, "a", ["a"])[AFTER] == ["one"]
+
+
+def test_what_is_otherwise_than_the_plan_says() -> None:
+    placements = [placement("one", "a"), placement("two", "b"), placement("new", "b"), placement("away", "c")]
+    known = {"a": {"one": SERVED, "two": SERVED}, "b": {"two": CONFIGURED}}
+    assert unsettled(placements, known) == ["new", "two"]
+    assert unsettled(placements[:1], {"a": {"one": SERVED}}) == []

@@ -19,7 +19,6 @@ from ansible_collections.vllmd.platform.plugins.module_utils.hypervisor_managers
     STOPPED,
     DirectManager,
     LaunchError,
-    newer_sources,
 )
 
 # Behaves as the launcher does towards its caller: pid file, exit codes, readiness, one line on standard error.
@@ -120,15 +119,6 @@ def test_a_start_without_environment_file_or_user_is_one_line(direct: DirectMana
 def test_without_a_launcher_nothing_runs(tmp_path: Path) -> None:
     manager = DirectManager(tmp_path / "none", tmp_path / "e", tmp_path / "run/one", tmp_path / "log", None)
     assert manager.observe() == (STOPPED, None)
-
-
-def test_newer_sources_are_those_written_after_the_start(tmp_path: Path) -> None:
-    marker, old, new = (tmp_path / name for name in ("pid", "old", "new"))
-    for time, path in enumerate((old, marker, new)):
-        path.touch()
-        os.utime(path, ns=(time, time))
-    assert newer_sources(marker, [old, new, tmp_path / "missing"]) == [new]
-    assert newer_sources(tmp_path / "missing", [old, new]) == []
 
 
 @pytest.mark.parametrize(

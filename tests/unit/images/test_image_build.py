@@ -245,7 +245,7 @@ def test_a_second_build_names_the_first_or_waits_for_it(builder: Builder) -> Non
     process = builder.start(fault="hang")
     refused = builder.run()
     assert refused["failed"]
-    assert f"image demo is in use by process {process.pid} since " in refused["msg"]
+    assert f"image demo is in use by process {process.pid} of " in refused["msg"]
     assert "wait for it to end, or stop that process" in refused["msg"]
     process.terminate()
     process.communicate(timeout=15)

@@ -85,7 +85,7 @@ def test_a_spoilt_file_is_refused_and_kept(tmp_path: Path, content: str) -> None
 def test_two_at_once_are_told_who_is_first(tmp_path: Path) -> None:
     with store.locked(tmp_path / "plan.json"):
         result = ansible(tmp_path)
-    assert f"is in use by process {os.getpid()} since" in result["msg"]
+    assert f"is in use by process {os.getpid()} of " in result["msg"]
 
 
 def test_a_directory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

@@ -424,3 +424,22 @@ def test_a_manifest_that_is_gone_leaves_a_host_that_is_away_later() -> None:
     away = plan([], [], before, absent=frozenset({"a"}))
     assert placed(away, "r")["leaving"] is True
     assert where(plan(fleet, [], away)) == {}
+
+
+def test_a_split_leaves_room_for_the_monitors() -> None:
+    fleet = [host("a", [A40] * 4, cores=(8,), memory_gib=(64,), vmm_mib=256), host("b", memory_gib=(4,), vmm_mib=768)]
+    wanted = [runtime("gpu", accelerators=1, most=4), runtime("cpu", accelerators=0)]
+    found = plan(fleet, wanted, **SPLIT)
+    on_a = [each for each in found["placements"] if each["host"] == "a"]
+    assert [each["memory_mib"] for each in on_a] == [16 * 1024 - 256] * 4
+    assert placed(found, "cpu")["vmm_memory"] == [{"node": 0, "mib": 768}]
+    assert placed(found, "cpu")["memory_mib"] <= 4096 - 768
+    assert found["hosts"]["a"]["memory_mib_used"] == 64 * 1024
+    # It is kept as it is when more is counted later; only what is new is counted so.
+    later = plan([replace(each, vmm_mib=1024) for each in fleet], wanted, found, **SPLIT)
+    assert later["placements"] == found["placements"]
+
+
+def test_a_guest_as_large_as_its_host_leaves_no_room_for_its_monitor() -> None:
+    found = plan([host("a", memory_gib=(4,), vmm_mib=256)], [runtime("r", memory_gib=4)])
+    assert found["unplaced"][0]["nearest"]["text"].endswith("a lacks 256 MiB of memory; there memory 3840Mi would fit")

@@ -64,14 +64,16 @@ def sound(
             assert len({groups[group] for group in unit.groups} | {devices[bdf] for bdf in unit.devices}) == 1
         assert set(devices) <= {bdf for unit in capacity.units for bdf in unit.devices}
         for node in capacity.nodes:
-            given_out = sum(part["mib"] for each in mine for part in each["memory"] if part["node"] == node.node)
+            parts = [part for each in mine for part in (*each["memory"], *each.get("vmm_memory", ()))]
+            given_out = sum(part["mib"] for part in parts if part["node"] == node.node)
             assert given_out <= node.memory_mib
         page_mib = max(1, capacity.hugepage_kib // 1024)
         assert all(part["mib"] % page_mib == 0 for each in mine for part in each["memory"])
         used = plan["hosts"][capacity.host]
         assert used["cpus_used"] == len(cpus) <= used["cpus"] == capacity.cpus
         assert used["accelerators_used"] == sum(len(each["accelerators"]) for each in mine) <= used["accelerators"]
-        assert used["memory_mib_used"] == sum(each["memory_mib"] for each in mine) <= used["memory_mib"]
+        monitors = sum(part["mib"] for each in mine for part in each.get("vmm_memory", ()))
+        assert used["memory_mib_used"] == sum(each["memory_mib"] for each in mine) + monitors <= used["memory_mib"]
     for each in plan["placements"]:
         assert each["memory_mib"] == sum(part["mib"] for part in each["memory"])
         assert each["cpu_count"] <= len(each["cpus"])
