@@ -59,10 +59,15 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
-def newest_line(directory: Path, since: float) -> str:
-    """Return the last line of the log written to most recently after ``since`` (epoch seconds), or an empty string."""
+def newest_line(directory: Path, since: float, role: str = "") -> str:
+    """Return the last line of the log written to most recently after ``since`` (epoch seconds), or an empty string.
+
+    Builds log to ``image-NAME.log`` beside the consoles: a ``role`` that builds or runs shows its own, not the other's.
+    """
+    builds = {"runtime_assembler": True, "hypervisor": False}.get(role.rpartition(".")[2])
     try:
-        logs = [(entry.stat().st_mtime, entry) for entry in directory.glob("*.log")]
+        entries = [each for each in directory.glob("*.log") if builds in (None, each.name.startswith("image-"))]
+        logs = [(entry.stat().st_mtime, entry) for entry in entries]
         modified, newest = max(logs, default=(0.0, directory))
         if modified < since:
             return ""
@@ -154,14 +159,15 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]  # ansible-core shi
         self._task_started = time.monotonic()
         name = task.get_name().strip().split(" : ", 1)[-1]
         done = self._task_done = threading.Event()
-        threading.Thread(target=self._beat, args=(name, done), daemon=True).start()
+        role = task._role.get_name() if task._role else ""
+        threading.Thread(target=self._beat, args=(name, role, done), daemon=True).start()
 
-    def _beat(self, name: str, done: threading.Event) -> None:
+    def _beat(self, name: str, role: str, done: threading.Event) -> None:
         since, started = time.time(), time.monotonic()
         directory = Path(str(self.get_option("progress_directory")))
         heartbeat = float(self.get_option("heartbeat"))
         while not done.wait(heartbeat):
-            line = newest_line(directory, since)
+            line = newest_line(directory, since, role)
             self._display.display(
                 f"      {duration(time.monotonic() - started):>6}  {name}" + (f": {line}" if line else "")
             )

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,11 @@ app = typer.Typer(rich_markup_mode=None)
 _MANIFESTS = """\
 # Every Runtime in runtimes/ becomes a virtual machine; 'vllmdctl apply FILE' puts them there.
 vllmd_runtime_manifests: "{{ query('ansible.builtin.fileglob', inventory_dir ~ '/runtimes/*.yaml') | sort }}"
+"""
+_DEVICES = """
+# The accelerators that runtimes get ({}), bound to vfio-pci when runtimes are configured.
+vfio_devices: [all]
+# vfio_exclude: []  # addresses that the host keeps
 """
 
 
@@ -51,7 +57,7 @@ def environment(
     elif check:
         say(f"would make the inventory {target}")
     else:
-        make_inventory(template, target)
+        make_inventory(template, target, [] if production else accelerators())
         say(f"made the inventory {target}")
     if not no_packages:
         # The packages are this machine's business, so the play is about a machine that is only this one.
@@ -64,14 +70,34 @@ def environment(
         say(f"next: 'vllmdctl apply runtime.yaml'; {embedded} runs without a GPU")
 
 
-def make_inventory(template: Path, target: Path) -> None:
-    """Copy an inventory whose runtimes are those in its directory ``runtimes``. Raises CtlError."""
+def accelerators(sys: Path = Path("/sys")) -> list[str]:
+    """Return the addresses of this machine's NVIDIA accelerators: display controllers of vendor 10de, class 03."""
+    found = []
+    for device in sorted((sys / "bus/pci/devices").glob("*")):
+        try:
+            vendor, kind = ((device / name).read_text(encoding="ascii").strip() for name in ("vendor", "class"))
+        except OSError:  # unplugged meanwhile
+            continue
+        if vendor == "0x10de" and kind.startswith("0x03"):
+            found.append(device.name)
+    return found
+
+
+def make_inventory(template: Path, target: Path, devices: Sequence[str] = ()) -> None:
+    """Copy an inventory whose runtimes are those in its directory ``runtimes``. Raises CtlError.
+
+    Where this machine has accelerators (``devices``) it gives them to runtimes; role vfio refuses what the host needs.
+    """
     new = target.with_name(f".{target.name}.new")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(new, ignore_errors=True)  # what an interrupted call left
         shutil.copytree(template, new, ignore=shutil.ignore_patterns("runtime*"))
         (new / "runtimes").mkdir()
+        if devices:
+            with (new / "group_vars/all.yml").open("a", encoding="utf-8") as variables:
+                variables.write(_DEVICES.format(", ".join(devices)))
+            say(f"accelerators for runtimes: {', '.join(devices)} (vfio_devices in {target}/group_vars/all.yml)")
         for name in ("all", "hypervisors"):
             path = new / "group_vars" / f"{name}.yml"
             if path.exists():

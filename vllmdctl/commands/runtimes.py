@@ -244,6 +244,8 @@ def delete(
             for name in {each.runtime for each in chosen} & set(names):
                 # Only what apply put there; others' files are theirs.
                 (directory / f"{name}.yaml").unlink(missing_ok=True)
+            if fleet.plan_file:
+                plan_first(play, {}, quiet=True)  # its place is free from now on
             left = describe(play).sources.keys() & set(names)
             for name in sorted(left):
                 say(f"warning: {fleet.sources[name]} still describes {name}, so the next apply starts it again")

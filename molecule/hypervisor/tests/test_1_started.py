@@ -28,7 +28,7 @@ def shown(host, name: str, unit: str = UNIT) -> str:
         ("NotifyAccess", "all"),
         ("Restart", "on-failure"),
         ("RestartUSec", "5s"),
-        ("TimeoutStartUSec", "21min"),  # its guest has 15 minutes to serve
+        ("TimeoutStartUSec", "26min"),  # ten minutes to run, and its guest has 15 to serve
         ("WatchdogUSec", "4min"),
         ("TimeoutStopUSec", "35s"),
         ("KillMode", "mixed"),

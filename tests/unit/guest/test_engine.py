@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import subprocess
 import threading
@@ -156,3 +157,21 @@ def test_the_engine_is_asked_over_a_bare_socket(
         assert module.healthy(port) is healthy
         thread.join()
     assert not module.healthy(port)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "shown"),
+    [
+        ("/health", 200, False),
+        ("/metrics", 200, False),
+        ("/health", 503, True),
+        ("/v1/completions", 200, True),
+    ],
+)
+def test_the_console_does_not_fill_with_questions_for_the_health(
+    engine: ModuleType, path: str, status: int, shown: bool
+) -> None:
+    arguments = ("127.0.0.1:40000", "GET", path, "1.0", status)
+    text = '%s - "%s %s HTTP/%s" %d'
+    assert engine.is_news(logging.LogRecord("uvicorn.access", logging.INFO, "", 0, text, arguments, None)) is shown
+    assert engine.is_news(logging.LogRecord("uvicorn.access", logging.INFO, "", 0, "started", None, None))

@@ -23,7 +23,9 @@ from tests.support.launcher import (
     helpers_of,
     in_network_of,
 )
+from tests.support.notify_socket import Systemd
 from tests.support.tiny_guest import CMDLINE, POWERED_OFF, READY, TinyGuest, tiny_guest
+from vllmd_hypervisor import qmp
 
 SEABIOS = Path("/usr/share/seabios/bios-256k.bin")
 
@@ -90,6 +92,23 @@ def test_a_life_from_start_to_power_off(guest: Launcher) -> None:
     again = guest.call("stop")
     assert (again.returncode, again.stderr) == (3, "vllmd-hypervisor: r1 is not running\n")
     assert (guest.status()["state"], guest.status()["exit"]) == ("stopped", 3)
+
+
+def test_a_paused_guest_is_noticed(guest: Launcher, tmp_path: Path) -> None:
+    """QEMU lives and takes the connection, but no guest answers."""
+    systemd = Systemd(tmp_path / "notify")
+    guest.environment |= {"NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": "60000000"}
+    port = free_port()
+    health = f"url=http://127.0.0.1:{port}/health,interval=1,silence=8,start=120"
+    process = guest.start(NETWORK=f"mode=user,forward=127.0.0.1:{port}:8000", HEALTH=health)
+    assert systemd.wait_for("READY=1", 120).startswith("r1 serves: qemu (")
+    qmp.execute(guest.run_directory / "qmp.sock", "stop", 20)
+    assert guest.status()["vm_state"] == "paused"
+    assert systemd.wait_for("WATCHDOG=trigger").startswith("r1 has not answered at all for ")
+    process.kill()
+    process.wait()
+    guest.wait_until(lambda: helpers_of(guest) == [], "end of the watch")
+    systemd.close()
 
 
 def test_a_killed_vmm_leaves_no_lock_and_starts_again(guest: Launcher) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,38 +12,18 @@ from typing import Any
 import pytest
 
 from tests.support.launcher import PREFIX, Launcher, free_port, helpers_of
+from tests.support.notify_socket import Systemd
 from tests.support.stub_vmm import make_stub
 from tests.support.sysfs import FakeHost
 
 LIMITS = "interval=1,silence=4,start=6"
 
 
-class Systemd:
-    """The receiving end of the notify socket."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.channel.bind(str(path))
-        self.heard: list[str] = []
-
-    def wait_for(self, line: str, seconds: float = 60) -> str:
-        """Wait for a message with such a line; return its STATUS."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            self.channel.settimeout(left)
-            lines = self.channel.recv(4096).decode().splitlines()
-            self.heard += lines
-            if line in lines:
-                return next((each.removeprefix("STATUS=") for each in lines if each.startswith("STATUS=")), "")
-        raise AssertionError(f"no {line} in {seconds} s; heard {self.heard}")
-
-
 @pytest.fixture
 def systemd(tmp_path: Path) -> Iterator[Systemd]:
     made = Systemd(tmp_path / "notify")
     yield made
-    made.channel.close()
+    made.close()
 
 
 MakeWatched = Callable[..., tuple[Launcher, int]]

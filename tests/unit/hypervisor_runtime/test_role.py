@@ -71,10 +71,10 @@ def test_readme_names_every_field_of_a_runtime() -> None:
         ({"cache_image": "/runtimes/one/cache.raw"}, {"ReadWritePaths=/runtimes/one/cache.raw"}),
         ({"cache_image": "/dev/vg/cache"}, {"DeviceAllow=/dev/vg/cache rw"}),
         ({"environment": {"VLLMD_HYPERVISOR_ACCELERATION": "kvm"}}, {"MemoryDenyWriteExecute=yes"}),
-        (WATCHED, {"TimeoutStartSec=1260", "WatchdogSec=240", "WatchdogSignal=SIGKILL"}),
+        (WATCHED, {"TimeoutStartSec=1560", "WatchdogSec=240", "WatchdogSignal=SIGKILL"}),
         (
             WATCHED | {"health_timeout": 1200, "health_silence": 10},
-            {"TimeoutStartSec=1560", "WatchdogSec=60", "WatchdogSignal=SIGKILL"},
+            {"TimeoutStartSec=1860", "WatchdogSec=60", "WatchdogSignal=SIGKILL"},
         ),
         (WATCHED | {"health_watch": False}, set()),
     ],

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vllmdctl.commands.initialize import accelerators, make_inventory
 from vllmdctl.errors import FAILED, INTERRUPTED, REFUSED, USAGE
 
 from .conftest import HOSTS, MANIFEST, ROOT, Ctl
@@ -106,6 +107,14 @@ def test_deleting_asks_and_no_answer_is_no(ctl: Ctl, described: Path) -> None:
     assert (described / "runtimes" / f"{NAME}.yaml").exists()
 
 
+def test_a_plan_with_a_runtime_that_no_manifest_names_is_no_obstacle(ctl: Ctl, described: Path) -> None:
+    placement = {"id": "gone", "runtime": "gone", "replica": 0, "host": "localhost"}
+    (described / "runtimes.plan.json").write_text(json.dumps({"schema_version": 1, "placements": [placement]}))
+    done = ctl("runtimes", "list", "-o", "json")
+    assert done.returncode == 0
+    assert not {"gone", NAME} & {row["id"] for row in json.loads(done.stdout)}
+
+
 def test_a_broken_inventory_is_one_line(ctl: Ctl, inventory: Path) -> None:
     (inventory / "hosts.yml").write_text("all: [")
     for command in (["hosts", "list"], ["runtimes", "list"]):
@@ -123,6 +132,20 @@ def test_initialize_makes_an_inventory_once(ctl: Ctl, home: Path) -> None:
     assert "stays as it is" in ctl("initialize", "environment", "--no-packages").stderr
     assert hosts.read_text().endswith("# mine\n")
     assert ctl("hosts", "list").returncode == 0
+
+
+def test_a_machines_accelerators_are_for_its_runtimes(tmp_path: Path) -> None:
+    for name, vendor, kind in (("0000:01:00.0", "10de", "030200"), ("0000:01:00.1", "10de", "040300")):
+        device = tmp_path / "sys/bus/pci/devices" / name
+        device.mkdir(parents=True)
+        (device / "vendor").write_text(f"0x{vendor}\n")
+        (device / "class").write_text(f"0x{kind}\n")
+    devices = accelerators(tmp_path / "sys")
+    assert devices == ["0000:01:00.0"]
+    make_inventory(ROOT / "inventories/local", tmp_path / "with", devices)
+    make_inventory(ROOT / "inventories/local", tmp_path / "without", accelerators(tmp_path / "no sys"))
+    assert yaml.safe_load((tmp_path / "with/group_vars/all.yml").read_text())["vfio_devices"] == ["all"]
+    assert "vfio_devices" not in yaml.safe_load((tmp_path / "without/group_vars/all.yml").read_text())
 
 
 def test_logs_are_kept_and_private(ctl: Ctl, inventory: Path, home: Path) -> None:
@@ -147,6 +170,7 @@ import sys
 from pathlib import Path
 from vllmdctl import ansible, places
 from vllmdctl.ansible_play import Play
+from vllmdctl.commands.initialize import accelerators, make_inventory
 from vllmdctl.errors import CtlError
 places.playbook = lambda name: Path(sys.argv[2])
 try:

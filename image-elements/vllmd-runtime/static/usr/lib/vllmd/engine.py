@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import logging
 import os
 import runpy
 import socket
@@ -23,6 +24,8 @@ ROUTE_TIMEOUT_SECONDS = 60.0
 # How long the engine may not answer itself. Shorter than what the host waits for an answer, so that this acts first.
 WATCHDOG_SECONDS = 90
 ASK_SECONDS = 10.0
+# What is asked every few seconds, here, by the host and by monitoring.
+ASKED_OFTEN = ("/health", "/metrics")
 
 
 def has_default_route(table: str) -> bool:
@@ -99,10 +102,21 @@ def watch(port: int, answers: Callable[[int], bool]) -> None:
         time.sleep(ASK_SECONDS)
 
 
+def is_news(record: logging.LogRecord) -> bool:
+    """Return whether a line of uvicorn's access log is more than a good answer to who asks every few seconds.
+
+    Its arguments are client, method, path, HTTP version and status (uvicorn/protocols/http).
+    """
+    asked = record.args
+    return not (isinstance(asked, tuple) and len(asked) == 5 and asked[2] in ASKED_OFTEN and asked[4] == 200)
+
+
 def start_watching() -> None:
-    """Run watch() beside the engine."""
+    """Run watch() beside the engine, and keep its questions out of the console."""
     import healthy  # noqa: PLC0415 -- beside this file; tests load it without
 
+    # vLLM's own option for this is not in every version. A filter outlives uvicorn's configuration of its loggers.
+    logging.getLogger("uvicorn.access").addFilter(is_news)
     with open(CONFIG, encoding="utf-8") as stream:  # noqa: PTH123 -- pathlib only to read one file
         port = json.load(stream)["port"]
     threading.Thread(target=watch, args=(port, healthy.healthy), name="watch", daemon=True).start()
