@@ -11,8 +11,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from conftest import Clients, named, play, publish, replicas
 
 ALL = ["amber", "amber.1", "birch"]
-# birch is alone, so its update is an outage, which has to be allowed.
-OUTAGE = {"vllmd_update_allow_outage": True, "vllmd_drain_timeout": 60}
 
 
 def amber_urls() -> list[str]:
@@ -21,22 +19,14 @@ def amber_urls() -> list[str]:
 
 
 def test_without_anything_new_nothing_is_replaced() -> None:
-    outcome = play("update.yml", **OUTAGE)
+    outcome = play("update.yml")
     assert (outcome.returncode, outcome.changed) == (0, 0), outcome.output
-
-
-def test_a_replica_that_is_alone_is_not_replaced_unasked() -> None:
-    publish("two")
-    outcome = play("update.yml", vllmd_runtime_names=["birch"])
-    assert outcome.returncode != 0
-    assert "vllmd_update_allow_outage" in outcome.output
-    assert named("birch").ask().startswith("release one")
 
 
 def test_a_rolling_update_costs_no_request() -> None:
     publish("two")
     with Clients(amber_urls()) as clients:
-        outcome = play("update.yml", **OUTAGE)
+        outcome = play("update.yml")
     assert outcome.returncode == 0, outcome.output
     assert clients.failures == []
     assert {answer.split()[1] for answer in clients.answers} == {"one", "two"}
@@ -45,14 +35,14 @@ def test_a_rolling_update_costs_no_request() -> None:
 
 
 def test_the_update_is_done() -> None:
-    outcome = play("update.yml", **OUTAGE)
+    outcome = play("update.yml")
     assert (outcome.returncode, outcome.changed) == (0, 0), outcome.output
 
 
 def test_an_image_that_answers_wrongly_is_taken_back() -> None:
     version = publish("silent")
     with Clients(amber_urls()) as clients:
-        outcome = play("update.yml", **OUTAGE, vllmd_runtime_names=["amber", "amber.1"])
+        outcome = play("update.yml", vllmd_runtime_names=["amber", "amber.1"])
     assert outcome.returncode != 0
     assert clients.failures == []
     said = [line for line in outcome.output.splitlines() if "FAILED" in line]
