@@ -34,7 +34,7 @@ STORE = RUN / "images/molecule-runtimes"
 RESULTS = RUN / "runtimes-recovery.json"
 # Without hardware virtualization and with all guests on two CPUs; nothing is asserted of time below it.
 PATIENCE_SECONDS = 1200
-sys.path[:0] = [str(PROJECT), str(SCENARIO.parent)]
+sys.path[:0] = [str(PROJECT), str(SCENARIO.parent / "shared/module_utils")]
 
 
 def inventory() -> dict[str, Any]:

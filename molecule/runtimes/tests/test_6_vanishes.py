@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import nspawn_bed as bed
 from conftest import RUN, inventory, named, play, until
-from module_utils import nspawn_bed as bed
 
 GOES = "west"
 
