@@ -110,11 +110,9 @@ def place(new: list[Manifest], directory: Path, sources: dict[str, str]) -> list
             continue
         if not target.exists():
             placed.append(each)
-        new_file = directory / f".{each.name}.yaml.new"
         try:
             directory.mkdir(exist_ok=True)
-            new_file.write_text(each.text, encoding="utf-8")
-            new_file.replace(target)
+            places.write_file(target, each.text)
         except OSError as error:
             raise CtlError(f"cannot keep {target}: {error.strerror}; make room there, or correct its owner") from None
     return placed
