@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from . import __doc__ as about
-from .commands import apply, doctor, hosts, images, infer, initialize, plan, runtimes, scale
+from .commands import apply, doctor, hosts, images, infer, initialize, plan, runtimes, scale, update
 
 # Without Rich's own help pages, which take longer to load than most commands to run.
 app = typer.Typer(
@@ -50,6 +50,7 @@ app.command("apply")(apply.apply)
 app.command("plan")(plan.plan)
 app.command("infer")(infer.infer)
 app.command("doctor")(doctor.doctor)
+runtimes.app.command("update")(update.update)
 runtimes.app.command("scale")(scale.scale)
 for _group, _name, _help in (
     (initialize.app, "initialize", "Prepare this machine."),

@@ -178,10 +178,8 @@ def remember(inventory: Path, fleet: Fleet) -> None:
         for each in fleet.replicas
     ]
     path = _memory()
-    new = path.with_name(f".{path.name}.{id(fleet)}")
     try:
-        new.write_text(json.dumps(known), encoding="utf-8")
-        new.replace(path)
+        places.write_file(path, json.dumps(known))
     except OSError as error:
         say(f"warning: cannot keep {path}: {error.strerror}")
 

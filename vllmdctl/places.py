@@ -39,6 +39,14 @@ def use_collection() -> None:
         sys.path.insert(0, root)
 
 
+def write_file(path: Path, text: str) -> None:
+    """Put ``text`` in the file's place, whole or not at all. Raises OSError, and then leaves no temporary file."""
+    use_collection()
+    from ansible_collections.vllmd.platform.plugins.module_utils import atomic
+
+    atomic.write_file(path, text.encode(), 0o644)
+
+
 def playbook(name: str) -> Path:
     """Return the playbook of a verb."""
     return collection_directory() / "playbooks" / f"{name}.yml"

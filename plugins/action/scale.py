@@ -61,7 +61,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except (DataError, ScalingError) as error:
             raise AnsibleActionFail(str(error)) from None
         except OSError as error:
-            raise AnsibleActionFail(f"scale: {error.filename or path}: {error.strerror or error}") from None
+            raise AnsibleActionFail(
+                f"scale: {error.filename or path}: {error.strerror or error}; what was remembered before is as it was"
+            ) from None
         result.update(
             changed=bool(decided.scaled),
             replicas=decided.replicas,

@@ -4,10 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+
+from ansible_collections.vllmd.platform.plugins.module_utils import runtime_records
 
 _API_PORT = 8000  # the guest's vLLM
 
@@ -22,6 +26,18 @@ def api_url(runtime: dict[str, Any]) -> str:
         return ""
     address = (network.get("address") or "").partition("/")[0]
     return f"http://{address}:{_API_PORT}" if address else ""
+
+
+def api_endpoints(runtime: dict[str, Any]) -> list[str]:
+    """Return every ``ADDRESS:PORT`` at which clients reach the runtime's API."""
+    network = runtime["spec"]["network"]
+    found = [
+        f"{forward['host_address']}:{forward['host_port']}"
+        for forward in network.get("forward") or []
+        if forward["guest_port"] == _API_PORT
+    ]
+    address = (network.get("address") or "").partition("/")[0]
+    return [*found, f"{address}:{_API_PORT}"] if address and network["mode"] != "user" else found
 
 
 def outside_url(runtime: dict[str, Any]) -> str:
@@ -107,6 +123,9 @@ def hypervisor_runtimes(
                 "cache_image": cache.get("device") or (f"{directory}/{name}/cache.raw" if cache else ""),
                 "cache_size_mib": cache.get("size_mib", 0),
                 "health_url": f"{url}/health" if url else "",
+                "endpoints": api_endpoints(runtime),
+                "replica_of": runtime.get("replica_of", name),
+                "image": f"{wanted['name']} {image['path'].rpartition('/')[2]}",
             }
         )
         if network["mode"] == "isolated":
@@ -114,7 +133,25 @@ def hypervisor_runtimes(
             entries[-1]["isolated"] = {"address": address, "allow": network["allow"], "forward": network["forward"]}
         # From a plan: the CPUs and NUMA nodes that are this replica's.
         entries[-1].update(runtime.get("place", {}))
+        configured = json.dumps([entries[-1], runtime["guest"]], sort_keys=True, default=str)
+        entries[-1]["revision"] = hashlib.sha256(configured.encode()).hexdigest()[:12]
     return entries
+
+
+def runtimes_held(
+    entries: list[dict[str, Any]],
+    records: Mapping[str, Mapping[str, Any]],
+    refusals: list[dict[str, Any]],
+    retry: bool = False,
+) -> list[Mapping[str, Any]]:
+    """Return the entries, those ``held`` whose configuration was refused: they run on as they served before.
+
+    ``records`` is what module runtime_records_info returns, ``refusals`` what `runtime_refusals` does. With ``retry``
+    none is held.
+    """
+    if retry:
+        return list(entries)
+    return [runtime_records.hold(entry, records.get(entry["name"]) or {}, refusals) for entry in entries]
 
 
 class FilterModule:
@@ -126,6 +163,8 @@ class FilterModule:
             "hypervisor_runtimes": hypervisor_runtimes,
             "runtime_api_url": api_url,
             "runtime_outside_url": outside_url,
+            "runtime_refusals": runtime_records.refusals,
             "runtime_ssh_command": ssh_command,
+            "runtimes_held": runtimes_held,
             "runtimes_on": runtimes_on,
         }

@@ -7,8 +7,9 @@ from __future__ import annotations
 import time
 from http.client import HTTPException
 from urllib.error import HTTPError, URLError
-from urllib.request import OpenerDirector, ProxyHandler, build_opener
+from urllib.request import OpenerDirector
 
+from ansible_collections.vllmd.platform.plugins.module_utils import host_http
 from ansible_collections.vllmd.platform.plugins.module_utils.consoles import failure
 from ansible_collections.vllmd.platform.plugins.module_utils.hypervisor_managers import (
     STOPPED,
@@ -43,7 +44,7 @@ def wait_until_healthy(url: str, timeout: int, manager: Manager, since: int = 0)
     starts it again), or when the guest said behind byte ``since`` of its console log that it gave up; all with the last
     lines of the guest's console.
     """
-    opener = build_opener(ProxyHandler({}))  # the guest is on this host; a proxy is not
+    opener = host_http.opener()
     began = observed = time.monotonic()
     gave_up = began
     ends_before, _reason = manager.ends()

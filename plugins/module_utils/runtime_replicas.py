@@ -55,6 +55,7 @@ def _replica(runtime: Mapping[str, Any], placement: Mapping[str, Any]) -> dict[s
     devices = [f"/dev/vfio/{group}" for group in sorted(placement["groups"])]
     replica = {
         **runtime,
+        "replica_of": runtime["metadata"]["name"],
         "metadata": {**runtime["metadata"], "name": name},
         "spec": {**spec, "resources": resources, "placement": {**spec["placement"], "devices": devices}},
         "place": {

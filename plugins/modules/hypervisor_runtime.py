@@ -113,6 +113,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+before:
+  description: V(running), V(starting) or V(stopped), before the task.
+  returned: success
+  type: str
 state:
   description: V(running) or V(stopped), after the task.
   returned: success
@@ -201,6 +205,7 @@ def bring(module: AnsibleModule, manager: Manager) -> dict[str, Any]:
     at_boot = {None: "", True: "enabled\n", False: "disabled\n"}
     return {
         "changed": act or enable != enabled,
+        "before": before,
         "state": after,
         "pid": pid,
         "reason": reason,

@@ -238,6 +238,7 @@ def around(given: dict[str, Any], host: Host, name: str) -> preflight.Around:
         nodes=nodes,
         virtualization=host.system.virtualization or "",
         init=host.system.init or "",
+        kubelet=host.packages.installed.get("kubelet", ""),
         cgroup_layout="" if given["cgroup_v1"] else host.cgroups.layout or "",
     )
 
@@ -273,7 +274,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    host = read_host("/")
+    host = read_host("/", packages=("kubelet",))
     state = read_state(Path("/"), given["modules"], given["sysctl"])
     problems: list[str] = []
     result: dict[str, Any] = {}

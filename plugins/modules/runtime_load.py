@@ -53,10 +53,10 @@ loads:
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from urllib.request import ProxyHandler, build_opener
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.vllmd.platform.plugins.module_utils import host_http
 from ansible_collections.vllmd.platform.plugins.module_utils.runtime_load import ask
 
 _AT_ONCE = 16
@@ -72,7 +72,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     urls = {name: str(url).rstrip("/") for name, url in module.params["urls"].items() if url}
-    opener = build_opener(ProxyHandler({}))  # the guests are on this host; a proxy is not
+    opener = host_http.opener()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         answers = pool.map(lambda url: ask(opener, url, module.params["timeout"]), urls.values())
         loads = dict(zip(urls, answers, strict=True))

@@ -4,9 +4,10 @@
 Every round begins from no runtime, starts `vllmdctl apply` on a pseudo-terminal, sends it one Ctrl-C (every third round
 three, which kill) after a random time, and expects exit status 130, one line that says so, and none of its processes
 left. Then the same command must serve, and once more must change nothing. Needs root, port 8000 and 2222, and a machine
-on which no runtime is configured; the image is built by the first round if it is not there.
+on which no runtime is configured; the image is built by the first round if it is not there. `--verb configure` does the
+same to `vllmdctl runtimes configure`, which boots nothing and so has its moments closer together.
 
-    tests/system/interrupt_vllmdctl.py [--rounds 3] [--seed N] [--longest SECONDS]
+    tests/system/interrupt_vllmdctl.py [--rounds 3] [--seed N] [--longest SECONDS] [--verb apply|configure]
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=int(time.time()), help="repeats the same moments")
     parser.add_argument("--longest", type=float, default=60.0, help="latest moment of the Ctrl-C, in seconds")
+    parser.add_argument("--verb", choices=["apply", "configure"], default="apply")
     options = parser.parse_args()
     configured = sorted(path.stem for path in Path("/etc/vllmd/hypervisor").glob("*.env"))
     if os.geteuid() != 0 or configured:
@@ -120,15 +122,19 @@ def main() -> int:
         ctl = Ctl(Path(name))
         ctl.run("initialize", "environment", "--no-packages")
         for number in range(1, options.rounds + 1):
-            _round(ctl, number, moments.uniform(0.2, options.longest), 1 if number % 3 else 3)
+            _round(ctl, number, options.verb, moments.uniform(0.2, options.longest), 1 if number % 3 else 3)
     print(f"{options.rounds} passed, 0 failed")
     return 0
 
 
-def _round(ctl: Ctl, number: int, moment: float, times: int) -> None:
-    manifest = str(ROOT / "inventories/local/runtime.yaml")
+def _round(ctl: Ctl, number: int, verb: str, moment: float, times: int) -> None:
+    manifest = ROOT / "inventories/local/runtime.yaml"
+    command = ["apply", str(manifest)]
+    if verb == "configure":
+        (ctl.directory / f"config/vllmd/inventory/runtimes/{NAME}.yaml").write_text(manifest.read_text())
+        command = ["runtimes", "configure", "--memory", "split"]
     started = time.monotonic()
-    status, said = ctl.interrupted(moment, times, "apply", manifest)
+    status, said = ctl.interrupted(moment, times, *command)
     took = time.monotonic() - started
     if status == 0 and took > moment:
         print(f"round {number}: had just ended at {moment:.1f} s", flush=True)
@@ -139,11 +145,14 @@ def _round(ctl: Ctl, number: int, moment: float, times: int) -> None:
     if left := left_over(ctl.directory):
         sys.exit(f"round {number} left behind: {'; '.join(left)}")
     started = time.monotonic()
-    ctl.run("apply", manifest)
-    again = json.loads(ctl.run("apply", manifest, "-o", "json").stdout)
+    ctl.run(*command)
+    again = json.loads(ctl.run(*command, "-o", "json").stdout)
     if again["changed"]:
-        sys.exit(f"round {number}: applied again, {again['changed']} tasks changed something; log {again['log']}")
-    state = json.loads(ctl.run("runtimes", "status", NAME, "-o", "json").stdout)[0]["state"]
+        sys.exit(f"round {number}: the third time, {again['changed']} tasks changed something; log {again['log']}")
+    state = json.loads(ctl.run("runtimes", "list", "-o", "json").stdout)[0]["state"]
+    wanted = "running" if verb == "apply" else "stopped"
+    if state != wanted:
+        sys.exit(f"round {number}: {NAME} is {state}, expected {wanted}")
     print(f"round {number}: {state}, and nothing to change, {time.monotonic() - started:.0f} s later", flush=True)
     ctl.run("runtimes", "delete", NAME, "--yes")
 

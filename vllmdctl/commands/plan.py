@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +14,7 @@ import typer
 from ..ansible_play import Play
 from ..errors import CtlError
 from ..options import Output, reads
-from ..output import Format, emit
+from ..output import Format, emit, say
 
 
 class Share(StrEnum):
@@ -56,13 +55,14 @@ def plan_first(play: Play, variables: dict[str, Any], *, quiet: bool = False) ->
 
     outcome = run(play, ["plan"], "plan", quiet=quiet, **variables)
     planned = outcome.published.get("_run", {}).get("vllmd_plan", {}).get("plan")
-    if planned is None or outcome.unreachable():
+    if planned is None:
         outcome.check()
+    elif outcome.unreachable():
+        # They keep what they run; the others need not wait for them. What follows says so again, and ends with it.
+        say(f"warning: can't be reached, so left as they are: {', '.join(outcome.unreachable())}")
     # By a file: the placements of many hosts are longer than a command line may be, and a check writes no plan.
     path = places.state_directory() / "placements.json"
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_text(json.dumps({"vllmd_placements": planned["placements"]}), encoding="utf-8")
-    new.replace(path)
+    places.write_file(path, json.dumps({"vllmd_placements": planned["placements"]}))
     return replace(play, extra=(*play.extra, f"@{path}")), misfits(planned)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .host_state import HostState
+from .packages import upstream
 from .pins import Membership
 from .versions import Version
 
@@ -47,7 +48,8 @@ class Around:
 
     ``clock_offset`` is the host's time minus the controller's, in seconds. ``unresolved`` are names that did not
     resolve. ``nodes`` are the cluster's own, each with name, machine_id and system_uuid; empty when nobody was asked.
-    ``virtualization``, ``init`` and ``cgroup_layout`` are as in module host_facts.
+    ``virtualization``, ``init`` and ``cgroup_layout`` are as in module host_facts. ``kubelet`` is the Debian version
+    of the package that is installed, empty for none.
     """
 
     membership: Membership | None = None
@@ -58,6 +60,7 @@ class Around:
     virtualization: str = ""
     init: str = "systemd"
     cgroup_layout: str = "unified"
+    kubelet: str = ""
 
 
 def is_member(around: Around, wanted: Wanted) -> bool:
@@ -72,6 +75,8 @@ def problems(host: HostState, wanted: Wanted, around: Around) -> list[str]:
         found.append(foreign(around.membership, wanted))
     elif around.membership is None:
         found += [*_ports(host), *_names(wanted, around), *_identity(host, wanted, around)]
+    if around.membership is not None:
+        found += _version(wanted, around)
     return found
 
 
@@ -87,6 +92,18 @@ def foreign(membership: Membership, wanted: Wanted) -> str:
 def sysctl_differs(host: HostState, wanted: Mapping[str, Any]) -> dict[str, str]:
     """Return the kernel settings that have another value now, with the wanted one."""
     return {key: " ".join(str(value).split()) for key, value in wanted.items() if host.sysctl.get(key) != str(value)}
+
+
+def _version(wanted: Wanted, around: Around) -> list[str]:
+    """A node changes its minor version drained and after its control plane, which is no matter of joining."""
+    installed = upstream(around.kubelet)
+    if not installed or installed.split(".")[:2] == [str(part) for part in wanted.version.release]:
+        return []
+    return [
+        f"version: this node's kubelet is {installed}, and {wanted.version} is asked for; drain the node "
+        f"and follow 'kubeadm "
+        "upgrade node', or let it leave and join again"
+    ]
 
 
 def _prerequisites(host: HostState, wanted: Wanted, around: Around) -> list[str]:

@@ -75,6 +75,13 @@ def test_nothing_stands_against_a_good_host() -> None:
             "cluster: this host is a node of https://10.0.0.9:6443",
             "kubernetes_node_state: left",
         ),
+        (
+            {},
+            {},
+            {"membership": Membership("https://10.0.0.10:6443", (PIN,)), "kubelet": "1.32.4-1.1"},
+            "version: this node's kubelet is 1.32.4, and v1.33.1 is asked for",
+            "drain the node",
+        ),
     ],
 )
 def test_each_reason_is_one_line(
@@ -110,6 +117,8 @@ def test_each_reason_is_one_line(
             {},
             {"membership": Membership("https://10.0.0.10:6443", (PIN,)), "nodes": [{"name": "gpu-1"}]},
         ),
+        ({}, {}, {"membership": Membership("https://10.0.0.10:6443", (PIN,)), "kubelet": "1.33.0-1.1"}),
+        ({}, {}, {"kubelet": "1.20.2-1"}),
         ({}, {"state": "prepared", "pins": ()}, {"membership": Membership("https://10.0.0.9:6443", (OTHER,))}),
     ],
 )

@@ -39,7 +39,8 @@ def commands() -> list[tuple[str, ...]]:
 def test_the_promised_commands_are_there() -> None:
     promised = """
         initialize environment, apply, infer, runtimes precheck, runtimes generate, runtimes start, runtimes list,
-        runtimes status, runtimes stop, runtimes restart, runtimes logs, runtimes console, runtimes delete, images list,
+        runtimes status, runtimes stop, runtimes restart, runtimes update, runtimes logs, runtimes console,
+        runtimes delete, images list,
         images verify, images gc, hosts list, hosts show, doctor
     """
     assert {tuple(each.split()) for each in promised.split(",")} <= set(commands())

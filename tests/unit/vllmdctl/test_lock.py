@@ -24,7 +24,7 @@ def test_a_second_one_is_told_who_and_for_how_long(inventory: Path, ctl: Ctl) ->
         owner = json.loads(path.read_text())
         assert owner["pid"] == os.getpid()
         path.write_text(json.dumps(owner | {"since": time.time() - 192}))
-        done = ctl("runtimes", "generate")
+        done = ctl("apply")
     assert done.returncode == BUSY
     who = f"process {os.getpid()} of {owner['user']}@{owner['host']}"
     assert f"in use by 'vllmdctl apply', {who}, for 3m1" in done.stderr

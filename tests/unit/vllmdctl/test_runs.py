@@ -198,3 +198,18 @@ def test_an_interruption_ends_everything_and_says_so(inventory: Path, home: Path
     assert "was interrupted; what is done stays done" in said
     left = subprocess.run(["pgrep", "-f", str(playbook)], check=False, capture_output=True, text=True).stdout
     assert left == ""
+
+
+def test_scaling_wants_both_a_name_and_a_number_and_a_plan(ctl: Ctl, described: Path) -> None:
+    done = ctl("runtimes", "scale", NAME)
+    assert done.returncode == USAGE
+    assert "expected a runtime and a number" in done.stderr
+    done = ctl("runtimes", "scale", NAME, "2")
+    assert done.returncode == FAILED
+    assert f"there is no plan {described}/runtimes.plan.json, so nobody knows what runs where" in done.stderr
+    # One that is described and has no replica can be scaled, too; its manifest decides how far.
+    (described / "runtimes.plan.json").write_text(json.dumps({"schema_version": 1, "settings": {}, "placements": []}))
+    done = ctl("runtimes", "scale", NAME, "5", "--check")
+    assert done.returncode == FAILED
+    assert f"replicas: {NAME} is 5; allowed: 1 to 1, by its spec.scaling" in done.stderr
+    assert not (described / "runtimes.scale.json").exists()
