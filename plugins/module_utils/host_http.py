@@ -23,11 +23,11 @@ _SO_MARK = getattr(socket, "SO_MARK", 36)
 
 
 class HttpError(Exception):
-    """No useful answer; ``status`` is the HTTP status, 0 when nobody answered."""
+    """No useful answer; ``timed_out``: nobody answered in time, which is not to say that nobody is there."""
 
-    def __init__(self, message: str, status: int = 0) -> None:
+    def __init__(self, message: str, timed_out: bool = False) -> None:
         super().__init__(message)
-        self.status = status
+        self.timed_out = timed_out
 
 
 class _Connection(http.client.HTTPConnection):
@@ -73,10 +73,8 @@ def fetch(url: str, timeout: float, body: dict[str, Any] | None = None) -> str:
             return str(response.read().decode("utf-8", "replace"))
     except urllib.error.HTTPError as error:
         said = error.read(300).decode("utf-8", "replace").strip()
-        raise HttpError(
-            f"it answered {error.code}{': ' + ' '.join(said.split()) if said else ''}", error.code
-        ) from None
+        raise HttpError(f"it answered {error.code}{': ' + ' '.join(said.split()) if said else ''}") from None
     except urllib.error.URLError as error:
-        raise HttpError(f"no answer: {error.reason}") from None
+        raise HttpError(f"no answer: {error.reason}", isinstance(error.reason, TimeoutError)) from None
     except (OSError, http.client.HTTPException) as error:
-        raise HttpError(f"no answer: {error or type(error).__name__}") from None
+        raise HttpError(f"no answer: {error or type(error).__name__}", isinstance(error, TimeoutError)) from None

@@ -14,8 +14,8 @@ from pathlib import Path
 from . import build_cleanup, image_manifest, images
 from .image_manifest import ImageError
 
-#: Where runtimes of a host say which files they start from (role hypervisor).
-REFERENCE_FILES = ("/etc/vllmd/hypervisor/*.env",)
+#: Where runtimes of a host say which files they start from, and would go back to (role hypervisor).
+REFERENCE_FILES = ("/etc/vllmd/hypervisor/*.env", "/var/lib/vllmd/runtimes/*/served.json")
 _PIN = re.compile(r"([^/]+)/([0-9a-f]{12})")
 
 

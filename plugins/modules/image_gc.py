@@ -60,7 +60,7 @@ options:
     description: Files, with wildcards, that name images which have to stay.
     type: list
     elements: str
-    default: [/etc/vllmd/hypervisor/*.env]
+    default: [/etc/vllmd/hypervisor/*.env, /var/lib/vllmd/runtimes/*/served.json]
 seealso:
   - module: vllmd.platform.image_build
   - module: vllmd.platform.image_remove
@@ -110,7 +110,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.vllmd.platform.plugins.module_utils import image_gc
+from ansible_collections.vllmd.platform.plugins.module_utils import image_gc, image_references
 from ansible_collections.vllmd.platform.plugins.module_utils.build_cleanup import CleanupError
 from ansible_collections.vllmd.platform.plugins.module_utils.image_manifest import ImageError
 from ansible_collections.vllmd.platform.plugins.module_utils.quantities import human
@@ -123,7 +123,7 @@ ARGUMENTS: dict[str, Any] = {
     "keep": {"type": "int", "default": 2},
     "pinned": {"type": "list", "elements": "str", "default": []},
     "keep_paths": {"type": "list", "elements": "path", "default": []},
-    "references": {"type": "list", "elements": "str", "default": ["/etc/vllmd/hypervisor/*.env"]},
+    "references": {"type": "list", "elements": "str", "default": list(image_references.REFERENCE_FILES)},
 }
 
 

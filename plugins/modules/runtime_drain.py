@@ -101,7 +101,7 @@ from ansible_collections.vllmd.platform.plugins.module_utils import drain, host_
 
 _PAUSE_SECONDS = 1.0
 _REQUEST_SECONDS = 5.0
-#: In a row: vLLM counts a request a moment after it came, and nobody comes to a socket that is gone.
+#: In a row: vLLM counts a request a moment after it came.
 _IDLE_SAMPLES, _SILENT_SAMPLES = 2, 3
 
 
@@ -126,24 +126,23 @@ def drained_now() -> dict[str, list[drain.Endpoint]]:
 
 
 def wait_until_idle(url: str, timeout: float, clock: Callable[[], float] = time.monotonic) -> tuple[int | None, float]:
-    """Return how many requests are left and how long that took, at most ``timeout`` seconds.
+    """Return how many requests are left, None when that is not known, and how long that took, ``timeout`` at most.
 
-    Idle is twice in a row without a request; who does not answer, or only that it is broken, three times in a row, has
-    none either.
+    Idle is twice in a row without a request. Who does not say three times in a row how many there are is not waited
+    for: nobody listens any more, or it is no vLLM. One that is only slow to answer is.
     """
     began, idle, silent = clock(), 0, 0
     while True:
         left: int | None = None
+        slow = False
         try:
             left = drain.in_flight(host_http.fetch(url, _REQUEST_SECONDS))
-            silent = 0
         except host_http.HttpError as error:
-            silent = silent + 1 if error.status == 0 or error.status >= 500 else 0
+            slow = error.timed_out
         idle = idle + 1 if left == 0 else 0
+        silent = silent + 1 if left is None and not slow else 0
         seconds = clock() - began
-        if idle >= _IDLE_SAMPLES or silent >= _SILENT_SAMPLES:
-            return 0, seconds
-        if seconds >= timeout:
+        if idle >= _IDLE_SAMPLES or silent >= _SILENT_SAMPLES or seconds >= timeout:
             return left, seconds
         time.sleep(_PAUSE_SECONDS)
 

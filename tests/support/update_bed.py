@@ -30,8 +30,11 @@ for path in {paths}; do
     mkdir -p "$1$path/upper" "$1$path/work"
     mount -t overlay overlay -o "lowerdir=$path,upperdir=$1$path/upper,workdir=$1$path/work" "$path"
 done
-mount -t tmpfs tmpfs /run
-rm -rf /etc/vllmd /var/lib/vllmd /usr/local/lib/vllmd
+# The machine's own runtimes are covered, never touched.
+for path in /run /etc/vllmd /var/lib/vllmd /usr/local/lib/vllmd; do
+    mkdir -p "$path"
+    mount -t tmpfs tmpfs "$path"
+done
 ip link set lo up
 echo ready
 exec sleep infinity

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.vllmd.platform.plugins.module_utils import host_http
 from ansible_collections.vllmd.platform.plugins.modules import runtime_drain
 from tests.support import modules
 
@@ -119,8 +121,35 @@ def test_what_still_runs_at_the_end_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         assert runtime_drain.wait_until_idle(f"{url}/metrics", 0)[0] is None
 
 
-def test_who_is_gone_or_broken_has_nothing_left(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("status", [404, 500, 200])
+def test_who_is_gone_or_cannot_say_is_not_waited_for(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime_drain, "_PAUSE_SECONDS", 0.0)
-    with serving(lambda _path, _body: (500, "")) as url:
-        assert runtime_drain.wait_until_idle(f"{url}/metrics", 60)[0] == 0
-    assert runtime_drain.wait_until_idle(f"{url}/metrics", 60)[0] == 0
+    with serving(lambda _path, _body: (status, "")) as url:
+        assert runtime_drain.wait_until_idle(f"{url}/metrics", 3600)[0] is None
+    assert runtime_drain.wait_until_idle(f"{url}/metrics", 3600)[0] is None
+
+
+def test_who_is_slow_to_say_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_drain, "_PAUSE_SECONDS", 0.0)
+    replies: list[float | host_http.HttpError] = [host_http.HttpError("no answer", True)] * 5 + [0.0, 0.0]
+
+    def fetch(_url: str, _timeout: float) -> str:
+        reply = replies.pop(0)
+        if isinstance(reply, host_http.HttpError):
+            raise reply
+        return f"vllm:num_requests_running {reply}\n"
+
+    monkeypatch.setattr(host_http, "fetch", fetch)
+    assert runtime_drain.wait_until_idle("http://h/metrics", 3600)[0] == 0
+    assert replies == []
+
+
+def test_a_time_out_is_told_apart_from_nobody() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/metrics"
+        with pytest.raises(host_http.HttpError, match="no answer") as slow:
+            host_http.fetch(url, 0.2)
+        assert slow.value.timed_out
+    with pytest.raises(host_http.HttpError) as nobody:
+        host_http.fetch(url, 5)
+    assert not nobody.value.timed_out
