@@ -1,8 +1,9 @@
 """A process that takes QEMU's command line and speaks QMP, with an OpenAI engine where the guest's would be forwarded.
 
 What the engine does stands in the first bytes of the system disk, as JSON: ``answer`` (the completion's text, default
-"Paris"), ``health`` (the status of /health, default 200), ``seconds`` (how long a completion takes, default 0.02). The
-completion's ``system_fingerprint`` is the disk's ``name``.
+"Paris"), ``health`` (the status of /health, default 200), ``seconds`` (how long a completion takes, default 0.02),
+``waiting`` and ``kv_cache`` (what /metrics says of them, default 0). The completion's ``system_fingerprint`` is the
+disk's ``name``.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(self.server.behaviour.get("health", 200), b"")
         elif self.path == "/metrics":
             text = f'vllm:num_requests_running{{model_name="m"}} {self.server.running}.0\n'
-            self._say(200, f'{text}vllm:num_requests_waiting{{model_name="m"}} 0.0\n'.encode())
+            text += f'vllm:num_requests_waiting{{model_name="m"}} {self.server.behaviour.get("waiting", 0.0)}\n'
+            text += f'vllm:kv_cache_usage_perc{{model_name="m"}} {self.server.behaviour.get("kv_cache", 0.0)}\n'
+            self._say(200, text.encode())
         else:
             self._say(200, json.dumps({"object": "list", "data": [{"id": "m", "object": "model"}]}).encode())
 

@@ -21,6 +21,14 @@ options:
     required: true
     vars:
       - name: vanishing_gone
+  become_success_timeout:
+    description: As a local one has it.
+    type: int
+    default: 10
+  become_strip_preamble:
+    description: As a local one has it.
+    type: bool
+    default: true
   pipelining:
     description: Whether modules are piped into the interpreter.
     type: bool

@@ -2,81 +2,61 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-from pathlib import Path
-
-import pytest
-
-from tests.support.small_fleet import SmallFleet, manifest
 from vllmdctl.errors import FAILED, UNREACHABLE
 from vllmdctl.outcome import Outcome
 
+from .conftest import Fleet
 
-def environment_file(fleet: SmallFleet, host: str) -> Path:
-    (path,) = (fleet.home(host) / ".config/vllmd").glob("hypervisor-*.env")
-    return path
-
-
-def fill(path: Path) -> None:
-    """Write until there is no room."""
-    with contextlib.suppress(OSError), path.open("wb", buffering=0) as ballast:
-        while ballast.write(bytes(4096)):
-            pass
+_DIRECTORY = "/etc/vllmd/hypervisor"
 
 
-def outcome(fleet: SmallFleet, status: int) -> Outcome:
+def environment_files(fleet: Fleet) -> dict[str, str]:
+    return {host: fleet.inside(host, "sh", "-c", f"cat {_DIRECTORY}/*.env") for host in fleet.names}
+
+
+def ended(fleet: Fleet, status: int) -> Outcome:
     """How vllmdctl tells the end of the last run."""
-    told = Outcome("apply", Path("log"), fleet.directory / "events.jsonl", status=status)
+    events = fleet.directory / "events.jsonl"
+    told = Outcome("apply", fleet.directory / "log", events, status=status)
     told.read_events()
+    events.unlink()
     return told
 
 
-@pytest.fixture
-def small_disk(fleet: SmallFleet) -> Path:
-    """Where host a keeps environment files: a partition with room for a few of them."""
-    directory = fleet.home("a") / ".config/vllmd"
-    directory.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k,mode=755", "none", str(directory)], check=True)
-    fleet.mounted.append(directory)
-    return directory
-
-
-def test_a_full_disk_and_a_host_that_vanishes(fleet: SmallFleet, small_disk: Path) -> None:
-    fleet.describe(manifest("one", 8001, replicas=2))
-    done = fleet.play("plan")
-    assert done.returncode == 0, done.stdout
-    done = fleet.start()
-    assert done.returncode == 0, done.stdout
-    running, plan = fleet.running(), fleet.plan_file.read_text()
-    before = {host: environment_file(fleet, host).read_text() for host in fleet.hosts}
+def test_a_full_disk_and_a_host_that_vanishes(fleet: Fleet) -> None:
+    fleet.publish("000000000001")
+    fleet.manifest["spec"]["scaling"] = {"minReplicas": 2, "maxReplicas": 2}
+    fleet.inside("a", "mkdir", "-p", _DIRECTORY)
+    fleet.inside("a", "mount", "-t", "tmpfs", "-o", "size=32k,mode=755", "none", _DIRECTORY)
+    fleet.do("plan")
+    fleet.do("start")
+    ended(fleet, 0)
+    running, plan, before = fleet.running(), fleet.plan_file.read_text(), environment_files(fleet)
+    assert running == {"stub": "a", "stub.1": "b"}
 
     # Both are to get another environment file: one disk is full, the other host is gone when its turn comes.
-    fill(small_disk / "ballast")
-    (fleet.directory / "b.gone").write_text("25")
-    other = {"vllmd_kernel_arguments": "tiny.other"}
-    done = fleet.start(**other)
-    assert done.returncode != 0
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "No space left on device" in done.stdout + done.stderr
-    told = outcome(fleet, done.returncode)
-    assert {failure.host: failure.unreachable for failure in told.failures} == {"a": False, "b": True}
-    assert told.exit_status() == FAILED
-    assert "\n" not in told.reason()
-    assert {host: environment_file(fleet, host).read_text() for host in fleet.hosts} == before
-    assert sorted(path.name for path in small_disk.iterdir()) == ["ballast", environment_file(fleet, "a").name]
+    other = {"vllmd_kernel_arguments": "stub.other"}
+    fleet.inside("a", "sh", "-c", f"head -c 1M /dev/zero >{_DIRECTORY}/ballast", check=False)
+    fleet.gone("b").write_text("25")
+    fleet.do("start", status=2, **other)
+    told = ended(fleet, 2)
+    assert {each.host: each.unreachable for each in told.failures} == {"a": False, "b": True}
+    assert "No space left on device" in next(each.message for each in told.failures if each.host == "a")
+    assert (told.exit_status(), told.reason().count("\n")) == (FAILED, 0)
+    assert environment_files(fleet) == before
+    assert fleet.inside("a", "ls", "-A", _DIRECTORY).split() == ["ballast", "stub.env"]
     assert fleet.running() == running
     assert fleet.plan_file.read_text() == plan
 
-    # There is room again, and the host is back only after another run.
-    (small_disk / "ballast").unlink()
-    done = fleet.start(**other)
-    assert done.returncode == 4, done.stdout
-    assert outcome(fleet, done.returncode).exit_status() == UNREACHABLE
-    assert outcome(fleet, done.returncode).reason().startswith("cannot reach b: ")
-    assert "tiny.other" in environment_file(fleet, "a").read_text()
-    (fleet.directory / "b.gone").unlink()
-    done = fleet.start(**other)
-    assert done.returncode == 0, done.stdout
-    assert "tiny.other" in environment_file(fleet, "b").read_text()
+    # There is room again: that host goes on. The other one is still away, and is named.
+    fleet.inside("a", "rm", f"{_DIRECTORY}/ballast")
+    fleet.do("start", status=4, **other)
+    told = ended(fleet, 4)
+    assert told.exit_status() == UNREACHABLE
+    assert told.reason().startswith("cannot reach b: ")
+    after = environment_files(fleet)
+    assert ("stub.other" in after["a"], after["b"]) == (True, before["b"])
+    fleet.gone("b").unlink()
+    fleet.do("start", **other)
+    assert "stub.other" in environment_files(fleet)["b"]
     assert fleet.running() == running
