@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.vllmd.platform.plugins.filter.runtimes import hypervisor_runtimes, runtimes_on
+from ansible_collections.vllmd.platform.plugins.filter.runtimes import (
+    api_endpoints,
+    hypervisor_runtimes,
+    runtimes_held,
+    runtimes_on,
+)
 from ansible_collections.vllmd.platform.plugins.module_utils.manifests import load_runtime
 
 MANIFEST = """\
@@ -67,3 +72,60 @@ def test_the_guest_is_told_whose_it_is_and_gets_its_cache_disk() -> None:
         ("/r/cached/cache.raw", 1024),
         ("/dev/vg/cache", 0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("network", "endpoints"),
+    [
+        (
+            {
+                "mode": "user",
+                "forward": [
+                    {"host_address": "0.0.0.0", "host_port": 80, "guest_port": 8000},  # noqa: S104
+                    {"host_address": "127.0.0.1", "host_port": 2222, "guest_port": 22},
+                ],
+            },
+            ["0.0.0.0:80"],
+        ),
+        ({"mode": "tap", "address": "192.0.2.10/24"}, ["192.0.2.10:8000"]),
+        ({"mode": "tap", "address": None}, []),
+        (
+            {
+                "mode": "isolated",
+                "address": "10.213.0.9/24",
+                "forward": [{"host_address": "192.0.2.1", "host_port": 8001, "guest_port": 8000}],
+            },
+            ["192.0.2.1:8001", "10.213.0.9:8000"],
+        ),
+    ],
+)
+def test_every_way_to_the_api_is_drained_and_no_other(network: dict[str, Any], endpoints: list[str]) -> None:
+    assert api_endpoints({"spec": {"network": network}}) == endpoints
+
+
+def test_a_revision_stands_for_all_of_a_configuration() -> None:
+    def revision(resolved: str = "b" * 12, **guest: Any) -> str:
+        one = runtime("one")
+        one["guest"] |= guest
+        return str(hypervisor_runtimes([one], [image("latest", resolved)])[0]["revision"])
+
+    assert revision() == revision()
+    assert len({revision(), revision("c" * 12), revision(engine={"dtype": "float32"})}) == 3
+
+
+def test_what_was_refused_is_held_unless_it_is_tried_again() -> None:
+    entries = hypervisor_runtimes([runtime("one")], [image("latest", "b" * 12)])
+    assert entries[0]["image"] == f"vllmd-cpu {'b' * 12}"
+    kept = {"image": "vllmd-cpu old", "health_url": "http://h/health"}
+    refused = {
+        "replica_of": "one",
+        "image": entries[0]["image"],
+        "revision": "",
+        "reason": "why",
+        "time": "t",
+        "kept": kept,
+    }
+    records = {"one": {"refused": refused, "served": kept}}
+    assert runtimes_held(entries, records, [])[0]["held"]
+    assert runtimes_held(entries, records, [], retry=True) == entries
+    assert runtimes_held(entries, {}, []) == entries
