@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help run precheck plan stop status image lock-image gc clean distclean test lint sanity unit molecule bench collection lock
+.PHONY: help run precheck plan stop status image lock-image gc clean distclean test lint sanity unit policies molecule bench collection lock
 
 INVENTORY ?= inventories/local
 PROFILE ?= cpu
@@ -61,6 +61,9 @@ sanity: ## ansible-test sanity over the built collection
 
 unit: ## unit and property tests (ARGS="-k name")
 	@scripts/bootstrap test && python -m pytest $(ARGS)
+
+policies: ## checkov over the manifests that Runtimes on Kubernetes become
+	@scripts/check-policies $(ARGS)
 
 molecule: ## scenarios on real systemd hosts and an emulated guest (SCENARIO=hypervisor)
 	@scripts/bootstrap test && scripts/check-molecule $(SCENARIO)

@@ -47,6 +47,13 @@ def _read_file(path: Path) -> list[Manifest]:
         runtimes: list[dict[str, Any]] = collection.read_runtimes([path])
     except collection.ManifestError as error:
         raise CtlError(str(error), REFUSED) from None
+    for each in runtimes:
+        if each["spec"]["placement"]["target"] == "kubernetes":
+            raise CtlError(
+                f"{path}: {each['metadata']['name']} has spec.placement.target kubernetes, and vllmdctl starts virtual "
+                "machines; write its manifests with playbooks/manifests.yml and give them to kubectl apply",
+                REFUSED,
+            )
     text = path.read_text(encoding="utf-8")
     parts = _documents(text)
     if len(runtimes) == 1:
@@ -91,7 +98,8 @@ def check_together(files: list[str]) -> list[str]:
         runtimes = collection.read_runtimes([Path(each) for each in files])
     except collection.ManifestError as error:
         raise CtlError(str(error), REFUSED) from None
-    images = {each["spec"]["image"]["name"] for each in runtimes}
+    machines = [each for each in runtimes if each["spec"]["placement"]["target"] == "hypervisor"]
+    images = {each["spec"]["image"]["name"] for each in machines}
     return sorted(image.removeprefix("vllmd-") for image in images if image in ("vllmd-cpu", "vllmd-cuda"))
 
 

@@ -31,19 +31,27 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             argument_spec={
                 "path": {"type": "list", "elements": "str", "required": True},
                 "ssh_authorized_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
+                "target": {"type": "str", "choices": ["hypervisor", "kubernetes"], "default": "hypervisor"},
             }
         )
         result["changed"] = False
         try:
+            # All are judged together, whatever they are for: names are unique over both targets.
             runtimes = read_runtimes(Path(path).expanduser() for path in arguments["path"])
-            result["runtimes"] = [
-                {
-                    **runtime,
-                    "guest": runtime_json(runtime, arguments["ssh_authorized_keys"]),
-                    "launcher": launcher_settings(runtime),
-                }
-                for runtime in runtimes
-            ]
+            chosen = [each for each in runtimes if each["spec"]["placement"]["target"] == arguments["target"]]
+            result["others"] = sorted(each["metadata"]["name"] for each in runtimes if each not in chosen)
+            result["runtimes"] = (
+                chosen
+                if arguments["target"] == "kubernetes"
+                else [
+                    {
+                        **runtime,
+                        "guest": runtime_json(runtime, arguments["ssh_authorized_keys"]),
+                        "launcher": launcher_settings(runtime),
+                    }
+                    for runtime in chosen
+                ]
+            )
         except ManifestError as error:
             raise AnsibleActionFail(str(error), result={"errors": error.problems, "changed": False}) from None
         except ConfigError as error:

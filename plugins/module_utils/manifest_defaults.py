@@ -16,6 +16,7 @@ DEFAULT_API_PORT = 8000
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 -- nothing is bound to it
 #: Without a strategy the plan's own holds for the runtime.
 _PLACEMENT: dict[str, Any] = {
+    "target": "hypervisor",
     "hosts": [],
     "numa_node": None,
     "devices": [],
@@ -39,7 +40,7 @@ def with_defaults(data: dict[str, Any]) -> dict[str, Any]:
         "metadata": {"name": data["metadata"]["name"], "labels": dict(data["metadata"].get("labels", {}))},
         "spec": {
             "model": dict(spec["model"]),
-            "target": spec.get("target", "hypervisor"),
+            "target": spec.get("placement", {}).get("target", "hypervisor"),
             "priority": spec.get("priority", 0),
             "resources": _resources(spec["resources"]),
             "scaling": {"minReplicas": scaling.get("minReplicas", 1), "maxReplicas": highest},

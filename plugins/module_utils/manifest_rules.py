@@ -12,6 +12,7 @@ from typing import Any
 
 from . import quantities
 from .manifest_defaults import EVERY_ADDRESS, kebab
+from .manifest_kubernetes_rules import target_rules
 from .manifest_schema import Problem, problem
 from .yaml_marks import Document, Path
 
@@ -49,6 +50,8 @@ def rule_problems(document: Document) -> Iterator[Problem]:
     yield from _kubernetes_rules(document, spec.get("kubernetes", {}))
     if "cache" in spec.get("storage", {}):
         yield from _cache_rules(document, spec["storage"]["cache"])
+    if spec.get("placement", {}).get("target") == "kubernetes":
+        yield from target_rules(document)
 
 
 def _resource_rules(document: Document, resources: dict[str, Any]) -> Iterator[Problem]:

@@ -32,7 +32,9 @@ _FIELD_SENTENCES = {
     ),
 }
 _VALUE_SENTENCES = {
-    ("spec.target", "kubernetes"): "a runtime is a virtual machine; to make it a node of a cluster set spec.kubernetes",
+    ("spec.target", "kubernetes"): (
+        "did you mean spec.placement.target? To make its virtual machine a node set spec.kubernetes"
+    ),
 }
 #: What may hold a secret is not repeated in a message.
 _HIDDEN = ("spec.engine_environment",)

@@ -43,6 +43,12 @@ options:
     type: list
     elements: str
     default: []
+  target:
+    description:
+      - Only runtimes whose C(spec.placement.target) is this are returned. All of them are read and validated.
+    type: str
+    choices: [hypervisor, kubernetes]
+    default: hypervisor
 requirements:
   - jsonschema (on the controller)
   - PyYAML (on the controller)
@@ -78,15 +84,22 @@ runtimes:
           C(accelerator_memory_mib), rounded up.
       type: dict
     guest:
-      description: The content of C(vllmd/runtime.json) on the config image, without any secret of a cluster.
+      description:
+        - The content of C(vllmd/runtime.json) on the config image, without any secret of a cluster.
+        - Only with O(target=hypervisor).
       type: dict
     launcher:
-      description: Launcher settings, C(cpu_count), C(memory_config) and C(network).
+      description: Launcher settings, C(cpu_count), C(memory_config) and C(network). Only with O(target=hypervisor).
       type: dict
       sample: {cpu_count: 4, memory_config: "size=16384M,shared=on", network: "mode=user,forward=127.0.0.1:8000:8000"}
     source:
       description: The C(path), and C(line) and C(column) of the name, that the runtime was read from.
       type: dict
+others:
+  description: Names of the runtimes that are for the other target.
+  returned: success
+  type: list
+  elements: str
 errors:
   description: One line per wrong field.
   returned: failure

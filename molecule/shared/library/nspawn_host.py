@@ -33,6 +33,19 @@ options:
     choices: [systemd, none]
     default: systemd
   arguments: {description: Further arguments for systemd-nspawn., type: list, elements: str, default: []}
+  static: {description: Directory that is copied over the host's tree before it starts., type: path}
+  volumes:
+    description: Directories that are not on the overlay, because something in them is an overlay itself.
+    type: list
+    elements: path
+    default: []
+  cgroups:
+    description:
+      - Which control groups the host sees. V(unified) is version 2, as on a host in real life; V(machine) is what this
+        machine has, for a kubelet on a machine whose controllers are version 1.
+    type: str
+    choices: [unified, machine]
+    default: unified
   timeout: {description: Seconds until ssh must answer., type: int, default: 60}
 """
 
@@ -70,6 +83,11 @@ def seed(upper: Path, params: dict) -> str:
     return bed.make_host_key(upper)
 
 
+def volume_of(state: Path, path: str) -> Path:
+    """Where a volume of the host lies on this machine."""
+    return state / "volumes" / path.strip("/").replace("/", "-")
+
+
 def start(params: dict, state: Path) -> subprocess.Popen:
     """Start the container, detached; the nspawn process."""
     machine = params["machine"]
@@ -91,12 +109,16 @@ def start(params: dict, state: Path) -> subprocess.Popen:
     managed = Path("/run/systemd/system").is_dir()
     if not managed:
         command.append("--keep-unit")
-    command += params["arguments"]
+    command += [f"--bind={volume_of(state, path)}:{path}" for path in params["volumes"]] + params["arguments"]
     if params["init"] == "systemd":
         command.append("--boot")
     else:
         network = f"ip address add {bed.address(params['slot'], params['index'])}/28 dev host0 && ip link set host0 up"
         command += ["--as-pid2", "sh", "-c", f"{network} && mkdir -p /run/sshd && exec /usr/sbin/sshd -D -e"]
+    environment = dict(os.environ)
+    if params["cgroups"] == "unified":
+        # A hybrid cgroup tree here must not keep the host from the unified one that it has in real life.
+        environment["SYSTEMD_NSPAWN_UNIFIED_HIERARCHY"] = "1"
     with (state / "console.log").open("ab") as console:
         return subprocess.Popen(
             command,
@@ -104,8 +126,7 @@ def start(params: dict, state: Path) -> subprocess.Popen:
             stdout=console,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # A hybrid cgroup tree here must not keep the host from the unified one that it has in real life.
-            env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+            env=environment,
             preexec_fn=None if managed else lambda: bed.enter_own_cgroup(machine),  # noqa: PLW1509 - single-threaded here
         )
 
@@ -121,6 +142,10 @@ def make(params: dict, state: Path) -> dict:
     began = time.monotonic()
     for name in ("upper", "work", "root"):
         (state / name).mkdir(parents=True)
+    for path in params["volumes"]:
+        volume_of(state, path).mkdir(parents=True)
+    if params["static"]:
+        bed.run("cp", "-aT", "--no-preserve=ownership", params["static"], str(state / "upper"))
     key = seed(state / "upper", params)
     layers = f"lowerdir={params['rootfs']},upperdir={state / 'upper'},workdir={state / 'work'}"
     bed.run("mount", "-t", "overlay", "-o", layers, f"vllmd-molecule-{params['machine']}", str(state / "root"))
@@ -150,6 +175,9 @@ def main() -> None:
             "authorized_key": {"type": "str", "no_log": False},
             "init": {"type": "str", "choices": ["systemd", "none"], "default": "systemd"},
             "arguments": {"type": "list", "elements": "str", "default": []},
+            "static": {"type": "path"},
+            "volumes": {"type": "list", "elements": "path", "default": []},
+            "cgroups": {"type": "str", "choices": ["unified", "machine"], "default": "unified"},
             "timeout": {"type": "int", "default": 60},
         },
         required_if=[("state", "started", ["hostname", "rootfs", "slot", "index", "authorized_key"])],

@@ -11,6 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from ansible.module_utils import debian_download
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
@@ -33,26 +34,11 @@ seconds: {description: How long the build took; 0 when the tree was there., type
 
 
 RECIPE = 1  # raise when the build below changes in a way that its inputs do not show
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 def sources(release: str) -> list[str]:
     """One-line apt sources for `release`, from the Debian mirrors this machine uses itself."""
-    listed = subprocess.run(
-        ["apt-get", "indextargets", "Created-By: Packages", "Origin: Debian", "--format", "$(RELEASE) $(REPO_URI)"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split("\n")
-    lines = []
-    for line in dict.fromkeys(filter(None, listed)):
-        suite, uri = line.split(" ", 1)
-        _, dash, kind = suite.partition("-")  # bookworm, bookworm-updates, bookworm-security
-        if not kind.startswith("backports"):
-            lines.append(f"deb {uri} {release}{dash}{kind} main")
-    if not lines:
-        raise LookupError("apt knows no Debian mirror (apt-get indextargets is empty); run apt-get update first")
-    return list(dict.fromkeys(lines))
+    return [f"deb {uri} {release}{suffix} main" for suffix, uri in debian_download.mirrors()]
 
 
 def build(partial: Path, release: str, packages: list[str], mirrors: list[str]) -> None:
@@ -62,7 +48,7 @@ def build(partial: Path, release: str, packages: list[str], mirrors: list[str]) 
         "--mode=root",
         "--variant=apt",
         "--format=directory",
-        f"--keyring={KEYRING}",
+        f"--keyring={debian_download.KEYRING}",
         '--aptopt=APT::Install-Recommends "false"',
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
@@ -108,7 +94,7 @@ def main() -> None:
             shutil.rmtree(partial, ignore_errors=True)
             build(partial, release, packages, sources(release))
             partial.rename(tree)
-        except (OSError, LookupError, RuntimeError, subprocess.CalledProcessError) as error:
+        except (OSError, debian_download.DownloadError, RuntimeError, subprocess.CalledProcessError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             module.fail_json(msg=f"test root file system {tree} was not built: {error}")
     module.exit_json(changed=True, path=str(tree), seconds=round(time.monotonic() - started, 1))

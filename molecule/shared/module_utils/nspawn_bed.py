@@ -5,6 +5,7 @@ A host is one directory below STATE_ROOT, named after its machine:
     host.json   what was started: {"pid", "start_ticks", "machine", "address", ...}
     upper/      what the host changed over its root file system
     work/       overlayfs' own
+    volumes/    directories of the host that are not on the overlay
     root/       the merged tree the container runs on (a mount point)
     console.log what the container printed
 

@@ -32,4 +32,4 @@ def test_an_accepted_manifest_keeps_its_meaning(path: Path) -> None:
 
 
 def test_there_is_an_example() -> None:
-    assert [path.stem for path in EXAMPLES] == ["first"]
+    assert [path.stem for path in EXAMPLES] == ["first", "kubernetes"]

@@ -93,6 +93,7 @@ def test_the_seeds_manifest_is_accepted_with_defaults() -> None:
     assert spec["image"] == {"name": "vllmd-cuda", "version": "latest"}
     assert spec["network"]["forward"] == [{"host_address": "127.0.0.1", "host_port": 8000, "guest_port": 8000}]
     assert spec["placement"] == {
+        "target": "hypervisor",
         "hosts": [],
         "numa_node": None,
         "devices": [],

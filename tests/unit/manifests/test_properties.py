@@ -32,7 +32,13 @@ VALID: dict[str, Any] = {
         "engine_environment": {"A": "b"},
         "image": {"name": "vllmd-cpu", "version": "latest"},
         "network": {"mode": "user", "forward": [{"host_port": 1, "guest_port": 2, "host_address": "127.0.0.1"}]},
-        "placement": {"hosts": ["a"], "numa_node": 0, "devices": ["0000:01:00.0"], "strategy": "pack"},
+        "placement": {
+            "hosts": ["a"],
+            "numa_node": 0,
+            "devices": ["0000:01:00.0"],
+            "strategy": "pack",
+            "target": "kubernetes",
+        },
         "priority": 5,
         "target": "hypervisor",
         "kubernetes": {

@@ -89,3 +89,12 @@ def test_the_inventories_that_ship_can_have_manifests_of_their_own(template: str
     before = [line for line in text.splitlines() if not line.startswith("  - ")]
     assert made.splitlines()[-1] == before[-1]
     assert own_manifests(made) == made
+
+
+def test_a_runtime_of_a_cluster_is_refused_with_the_way_there(tmp_path: Path) -> None:
+    path = tmp_path / "pods.yaml"
+    path.write_text(MANIFEST.replace("spec:\n", "spec:\n  placement: {target: kubernetes}\n", 1))
+    with pytest.raises(CtlError, match=r"playbooks/manifests\.yml") as caught:
+        manifests.read([path])
+    assert caught.value.status == REFUSED
+    assert len(str(caught.value).splitlines()) == 1

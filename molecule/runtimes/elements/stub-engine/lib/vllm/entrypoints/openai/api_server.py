@@ -73,7 +73,7 @@ def fill() -> None:
     try:
         with open(f"{CACHE}/filled", "ab", buffering=0) as stream:  # noqa: PTH123 -- as the modules beside it
             while True:
-                stream.write(bytes(ROOM_BYTES))
+                stream.write(bytes(16 * ROOM_BYTES))
     except OSError as error:
         print(f"stub: {error.filename or CACHE}: {error.strerror}", flush=True)
     end(1)
@@ -163,6 +163,9 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     request_queue_size = 128
+
+    def handle_error(self, *_arguments: object) -> None:
+        """Say nothing of clients that went away."""
 
 
 def main() -> None:
