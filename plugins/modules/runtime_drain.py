@@ -102,7 +102,8 @@ from ansible_collections.vllmd.platform.plugins.module_utils import drain, host_
 _PAUSE_SECONDS = 1.0
 _REQUEST_SECONDS = 5.0
 #: In a row: vLLM counts a request a moment after it came.
-_IDLE_SAMPLES, _SILENT_SAMPLES = 2, 3
+_IDLE_SAMPLES = 2
+_SILENT_SAMPLES = 3
 
 
 def nft(arguments: list[str], script: str = "") -> str:

@@ -125,7 +125,7 @@ def main() -> None:
             "kind": {"type": "str", "choices": ["completion", "embedding"], "default": "completion"},
             "prompt": {"type": "str", "default": "The capital of France is"},
             "expect": {"type": "str", "default": r"\S"},
-            "max_tokens": {"type": "int", "default": 8},
+            "max_tokens": {"type": "int", "default": 8, "no_log": False},
             "timeout": {"type": "int", "default": 300},
         },
         supports_check_mode=True,

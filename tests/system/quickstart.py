@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs/quickstart.md"
 NAME = "smollm2"
 SHOWN = 24  # lines of one command's output, half of them from its beginning
+WIDTH = 160
 MAX_TOKENS = "32"  # of an answer whose length does not matter: emulated CPUs need a second and more for each
 
 MANIFEST = """\
@@ -174,9 +175,8 @@ def transcript(work: Path) -> str:
             sys.exit(f"{step.command!r} ended with a traceback:\n{done.stdout}")
         parts.append(render(step, normalise(done.stdout, home), seconds))
     text = "\n".join(parts)
-    for secret in (str(work), socket.gethostname()):
-        if secret in text:
-            sys.exit(f"the transcript would tell {secret!r} of this machine; see normalise()")
+    if str(work) in text or re.search(rf"\b{re.escape(socket.gethostname())}\b", text):
+        sys.exit("the transcript would tell this machine's name or a path of it; see normalise()")
     return text
 
 
@@ -220,9 +220,11 @@ def quiet(command: list[str]) -> None:
 
 def normalise(output: str, home: Path) -> str:
     """Return the output without what is this machine's own, without signs of life, and no longer than SHOWN lines."""
-    text = output.replace(str(home), "~").replace(socket.gethostname(), "host")
+    text = output.replace(str(home), "~").replace(os.uname().release, "linux")
+    text = re.sub(rf"\b{re.escape(socket.gethostname())}\b", "host", text)
     text = re.sub(r"https?://(?!127\.0\.0\.1|localhost)[^\s/]+", "https://example.com", text)
-    lines = [line.rstrip()[:160] for line in text.splitlines()]
+    lines = [line.rstrip() for line in text.splitlines()]
+    lines = [f"{line[: WIDTH - 3]}..." if len(line) > WIDTH else line for line in lines]
     lines = [line for line in lines if not re.match(r" +\d+(m\d\d)?s  ", line) and "WARNING: Location" not in line]
     if len(lines) > SHOWN:
         half = SHOWN // 2

@@ -29,6 +29,9 @@ def test_a_killed_monitor_is_started_again(host) -> None:
     host.check_output(f"kill -KILL {killed}")
     wait_for(lambda: shown(host, "MainPID") not in (killed, "0"), "a new monitor")
     wait_for(lambda: host.run(HEALTH).rc == 0, "the guest serves again", timeout=90)
+    wait_for(
+        lambda: shown(host, "ActiveState") == "active", "the unit is active, which only then has an end to be asked for"
+    )
     assert shown(host, "NRestarts") == "1"
 
 

@@ -36,6 +36,7 @@ from vllmd_hypervisor.state import FILE_MODE, RunDirectory
 _ANSWER_LIMIT = 4096
 # The guest's kernel, or the VMM in its place, says no: somebody lives there.
 _REFUSALS = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
+_STARTING_SECONDS = 1.0
 _COMM = b"vllmd-health"
 
 
@@ -53,7 +54,8 @@ def watch(health: Health, run: RunDirectory, vmm: tuple[int, int], summary: str,
     report.began(history)
     try:
         while True:
-            due = monotonic() + health.interval
+            # Who waits for a start is told soon.
+            due = monotonic() + (min(_STARTING_SECONDS, health.interval) if history.served is None else health.interval)
             probe = ask(health, pidfd)
             now = monotonic()
             earlier, history = history, history.after(probe, now)
