@@ -152,7 +152,8 @@ class Outcome:
 
 def _failure(event: dict[str, Any], result: dict[str, Any]) -> Failure:
     # Of a loop, the first item that failed tells more than the loop.
-    items = [each for each in result.get("results") or [] if isinstance(each, dict) and each.get("failed")]
+    items = [each for each in result.get("results") or [] if isinstance(each, dict)]
+    items = [each for each in items if each.get("failed") or each.get("unreachable")]
     told = items[0] if items else result
     message = str(told.get("msg") or "no reason given").strip()
     said = str(told.get("stderr") or told.get("stdout") or "").strip().splitlines()

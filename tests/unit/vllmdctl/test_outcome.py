@@ -38,6 +38,12 @@ def result(status: str, host: str = "gpu-01", action: str = "command", **values:
         ),
         (4, [result("unreachable", msg="timed out")], "cannot reach gpu-01: timed out", UNREACHABLE),
         (
+            4,
+            [result("unreachable", msg="All items completed", results=[{}, {"unreachable": True, "msg": "no route"}])],
+            "cannot reach gpu-01: no route; log ",
+            UNREACHABLE,
+        ),
+        (
             2,
             [result("unreachable", msg="timed out"), result("failed", "gpu-02", msg="x")],
             r"cannot reach gpu-01: timed out \(and 1 more\)",
