@@ -38,8 +38,8 @@ def test_a_full_disk_and_a_host_that_vanishes(fleet: Fleet) -> None:
     other = {"vllmd_kernel_arguments": "stub.other"}
     fleet.inside("a", "sh", "-c", f"head -c 1M /dev/zero >{_DIRECTORY}/ballast", check=False)
     fleet.gone("b").write_text("25")
-    fleet.do("start", status=2, **other)
-    told = ended(fleet, 2)
+    fleet.do("start", status=4, **other)
+    told = ended(fleet, 4)
     assert {each.host: each.unreachable for each in told.failures} == {"a": False, "b": True}
     assert "No space left on device" in next(each.message for each in told.failures if each.host == "a")
     assert (told.exit_status(), told.reason().count("\n")) == (FAILED, 0)
