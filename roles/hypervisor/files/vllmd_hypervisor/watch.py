@@ -176,7 +176,7 @@ def _wait(connection: socket.socket, event: int, pidfd: int, deadline: float) ->
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     poller.register(connection, event)
-    ready = [descriptor for descriptor, _ in poller.poll(max(0.0, deadline - monotonic()) * 1000)]
+    ready = [descriptor for descriptor, _event in poller.poll(max(0.0, deadline - monotonic()) * 1000)]
     if pidfd in ready:
         raise _EndedError
     if not ready:
