@@ -139,6 +139,12 @@ def _kubernetes_rules(document: Document, kubernetes: dict[str, Any]) -> Iterato
         if _RESERVED_LABELS.fullmatch(prefix) and not _OWN_LABELS.fullmatch(prefix) and label not in _ALLOWED_LABELS:
             message = "a node may not give itself this label; allowed: a domain of your own, or node.kubernetes.io"
             yield problem(document, ("spec", "kubernetes", "labels", label), message)
+    seen: dict[tuple[str, str], int] = {}
+    for index, taint in enumerate(kubernetes.get("taints", [])):
+        first = seen.setdefault((taint["key"], taint["effect"]), index)
+        if first != index:
+            message = f"the key and effect of taints[{first}] again, which a node has once; remove one of the two"
+            yield problem(document, ("spec", "kubernetes", "taints", index), message)
 
 
 def _cache_rules(document: Document, cache: dict[str, Any]) -> Iterator[Problem]:

@@ -10,12 +10,21 @@ from types import TracebackType
 
 from ansible_collections.vllmd.platform.plugins.module_utils.runtime_network import Guest, Network
 
-#: Serves TCP on every port given, until its standard input ends.
+#: Serves TCP on every port given, until its standard input ends: says nothing, and closes when the client has closed.
+#: (Closing at once would answer a request by a reset, as a packet filter does.)
 _SERVE = """
 import socket, sys, threading
 def serve(server):
     while True:
-        server.accept()[0].close()
+        connection = server.accept()[0]
+        with connection:
+            connection.settimeout(1)
+            try:
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(4096):
+                    pass
+            except OSError:
+                pass
 for port in sys.argv[1:]:
     threading.Thread(target=serve, args=(socket.create_server(("0.0.0.0", int(port))),), daemon=True).start()
 print("ready", flush=True)

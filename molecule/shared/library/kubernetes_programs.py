@@ -152,13 +152,13 @@ def main() -> None:
         if module.check_mode and not target.is_dir():
             module.exit_json(changed=True, path=str(target), version="", seconds=0.0)
         target.parent.mkdir(parents=True, exist_ok=True)
-        seconds = 0.0
+        built, seconds = False, 0.0
         if not target.is_dir():
             with (target.parent / f"{target.name}.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # another scenario may be building the same
                 if not target.is_dir():
-                    seconds = publish(params, target)
-        module.exit_json(changed=seconds > 0, path=str(target), version=version_of(target), seconds=seconds)
+                    built, seconds = True, publish(params, target)
+        module.exit_json(changed=built, path=str(target), version=version_of(target), seconds=seconds)
     except (OSError, ProgramsError, debian_download.DownloadError, subprocess.CalledProcessError) as error:
         module.fail_json(msg=f"Kubernetes' programs are not there: {error}")
 

@@ -109,7 +109,7 @@ def test_a_drained_address_refuses_everybody_but_the_host_itself(bed: Bed, tmp_p
         timeout=30,
     )
     assert "refused" not in done.stderr and "RemoteDisconnected" in done.stderr, (
-        "it came through: the bed closes at once"
+        "it came through, and the bed closes without an answer"
     )
 
 

@@ -75,7 +75,8 @@ def test_following_ends_with_an_interruption_and_leaves_nothing(tmp_path: Path) 
     log = tmp_path / "x.log"
     log.write_text("first\n")
     code = f"from vllmdctl.reach import follow; follow({{'x': ['tail', '-n', '5', '-F', {str(log)!r}]}})"
-    command = [sys.executable, "-c", code]
+    # What a shell runs in the background inherits that interruptions are ignored, and so would what it starts.
+    command = ["env", "--default-signal=INT", sys.executable, "-c", code]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "first\n"
