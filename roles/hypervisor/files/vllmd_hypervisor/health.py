@@ -138,7 +138,7 @@ def parse_health(text: str) -> Health | None:
     if "url" not in settings:
         raise ValueProblem("has no url=http://ADDRESS:PORT/PATH")
     address, port, path = _parse_url(settings["url"])
-    seconds = {key: _parse_seconds(key, settings.get(key, str(default))) for key, (default, _) in _LIMITS.items()}
+    seconds = {key: _parse_seconds(key, settings.get(key, str(default))) for key, (default, _most) in _LIMITS.items()}
     for shorter, longer in (("interval", "silence"), ("silence", "start")):
         if seconds[shorter] > seconds[longer]:
             raise ValueProblem(f"{shorter}={seconds[shorter]} is longer than {longer}={seconds[longer]}")
