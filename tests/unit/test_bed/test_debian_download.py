@@ -41,8 +41,8 @@ def download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_machines_mirrors_are_used_once_each_and_without_backports(download: ModuleType, tmp_path: Path) -> None:
-    download.Archive("trixie", tmp_path / "work")
-    lines = (tmp_path / "work/sources.list").read_text().splitlines()
+    download.Archive("trixie", tmp_path / "scratch")
+    lines = (tmp_path / "scratch/sources.list").read_text().splitlines()
     signed = f"[signed-by={download.KEYRING}]"
     assert [line for line in lines if line.startswith("deb ")] == [
         f"deb {signed} https://a.invalid/debian trixie main",
@@ -53,15 +53,15 @@ def test_the_machines_mirrors_are_used_once_each_and_without_backports(download:
 
 
 def test_the_machines_own_lists_are_left_alone(download: ModuleType, tmp_path: Path) -> None:
-    download.Archive("bookworm", tmp_path / "work")
+    download.Archive("bookworm", tmp_path / "scratch")
     updates = [line for line in (tmp_path / "programs/log").read_text().splitlines() if line.endswith(" update")]
     assert len(updates) == 1
-    assert f"-oDir::State::Lists={tmp_path}/work/lists" in updates[0]
+    assert f"-oDir::State::Lists={tmp_path}/scratch/lists" in updates[0]
 
 
 @pytest.mark.parametrize("kind", ["packages", "source"])
 def test_a_version_that_is_gone_names_what_is_there(download: ModuleType, tmp_path: Path, kind: str) -> None:
-    archive = download.Archive("bookworm", tmp_path / "work")
+    archive = download.Archive("bookworm", tmp_path / "scratch")
     with pytest.raises(download.DownloadError) as refused:
         if kind == "packages":
             archive.packages({"golang": "1.19.8-2"}, tmp_path / "tree")
