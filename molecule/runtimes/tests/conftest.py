@@ -32,6 +32,7 @@ PROJECT = SCENARIO.parents[1]
 RUN = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 STORE = RUN / "images/molecule-runtimes"
 RESULTS = RUN / "runtimes-recovery.json"
+FLEET = RUN / "fleet"  # the plan, and what lies beside it
 # Without hardware virtualization and with all guests on two CPUs; nothing is asserted of time below it.
 PATIENCE_SECONDS = 1200
 sys.path[:0] = [str(PROJECT), str(SCENARIO.parent / "shared/module_utils")]
@@ -150,7 +151,7 @@ class Replica:
 
 def replicas() -> dict[str, Replica]:
     """Every replica of the plan, by name."""
-    plan = json.loads((RUN / "runtimes.plan.json").read_text(encoding="utf-8"))
+    plan = json.loads((FLEET / "runtimes.plan.json").read_text(encoding="utf-8"))
     manifests = {
         each["metadata"]["name"]: {
             way.get("guest_port", 8000): way["host_port"] for way in each["spec"]["network"]["forward"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import Recovery, Replica, named, recover
+from conftest import Recovery, Replica, named, recover, until
 
 QMP = """
 import json, socket, sys
@@ -43,6 +43,16 @@ def freeze_guest(replica: Replica) -> None:
     replica.host.check_output(f"python3 -c {shlex.quote(QMP)} {socket}")
 
 
+def hang_engine(replica: Replica) -> None:
+    """The engine answers nobody any more, after its guest has seen it well: only then is it watched."""
+    until(
+        lambda: replica.inside("systemctl show --value --property=WatchdogUSec vllm").strip() not in ("0", "infinity"),
+        f"the guest of {replica.name} watches its engine",
+        120,
+    )
+    replica.post("/door/hang")
+
+
 @pytest.fixture(scope="module")
 def made_good() -> dict[str, Recovery]:
     """What came of each fault."""
@@ -51,7 +61,7 @@ def made_good() -> dict[str, Recovery]:
             "amber": [("monitor killed", kill_monitor), ("guest frozen", freeze_guest)],
             "amber.1": [
                 ("engine killed", lambda replica: replica.post("/door/exit")),
-                ("engine hangs", lambda replica: replica.post("/door/hang")),
+                ("engine hangs", hang_engine),
                 ("monitor frozen", stop_monitor),
             ],
             "birch": [("cache disk full", lambda replica: replica.post("/door/fill"))],

@@ -61,8 +61,8 @@ def test_a_host_that_vanishes_is_one_line_and_running_again_converges() -> None:
     with log.open("w", encoding="utf-8") as output:
         run = subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT, env=settings)
         until(
-            lambda: "Write the environment files" in log.read_text(encoding="utf-8") or run.poll() is not None,
-            "the run",
+            lambda: f"into their states [{GOES}]" in log.read_text(encoding="utf-8") or run.poll() is not None,
+            "the run starts virtual machines",
         )
         os.kill(record["pid"], signal.SIGKILL)
         code = run.wait(timeout=1800)

@@ -177,7 +177,8 @@ def main() -> None:
     # As vLLM with its compile cache: without room for it there is no start.
     try:
         os.makedirs(CACHE, exist_ok=True)  # noqa: PTH103
-        with open(f"{CACHE}/started", "wb") as stream:  # noqa: PTH123
+        # A file of each start: what an earlier one wrote would be room again.
+        with open(f"{CACHE}/started.{time.time_ns()}", "wb") as stream:  # noqa: PTH123
             stream.write(bytes(ROOM_BYTES))
     except OSError as error:
         print(f"stub: {error.filename or CACHE}: {error.strerror}", flush=True)
