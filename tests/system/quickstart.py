@@ -28,6 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs/quickstart.md"
 NAME = "smollm2"
+ELSEWHERE = re.compile("WARNING: Location|molecule-")  # pip about its cache; images of this project's own tests
 SHOWN = 24  # lines of one command's output, half of them from its beginning
 WIDTH = 160
 MAX_TOKENS = "32"  # of an answer whose length does not matter: emulated CPUs need a second and more for each
@@ -113,6 +114,11 @@ STEPS = [
     Step(f"vllmdctl runtimes status {NAME}", said="vm_state"),
     Step(
         "printf 'What is the capital of France?' | vllmdctl infer --max-tokens 8",
+        said="The capital of France is Paris.",
+    ),
+    Step(
+        "printf 'What is the capital of France?\\nAnd of Italy?\\n' | vllmdctl infer --chat --max-tokens 8",
+        "A conversation, line by line:",
         said="The capital of France is Paris.",
     ),
     Step("vllmdctl apply runtime.yaml", "Applied again, nothing is left to change:", said="running"),
@@ -225,7 +231,7 @@ def normalise(output: str, home: Path) -> str:
     text = re.sub(r"https?://(?!127\.0\.0\.1|localhost)[^\s/]+", "https://example.com", text)
     lines = [line.rstrip() for line in text.splitlines()]
     lines = [f"{line[: WIDTH - 3]}..." if len(line) > WIDTH else line for line in lines]
-    lines = [line for line in lines if not re.match(r" +\d+(m\d\d)?s  ", line) and "WARNING: Location" not in line]
+    lines = [line for line in lines if not re.match(r" +\d+(m\d\d)?s  ", line) and not ELSEWHERE.search(line)]
     if len(lines) > SHOWN:
         half = SHOWN // 2
         lines = [*lines[:half], f"[... {len(lines) - 2 * half} lines ...]", *lines[-half:]]
