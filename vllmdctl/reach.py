@@ -60,19 +60,19 @@ def host_command(play: Play, host: str, command: Sequence[str]) -> list[str]:
         return list(command)
     if connection != "ssh":
         raise CtlError(f"{host} is reached by {connection}, and only ssh and local can be followed; leave --follow out")
-    user = variables.get("ansible_user")
+
+    def said(name: str) -> str:
+        """Return a variable by its newer or its older name (ansible.builtin.ssh)."""
+        return str(variables.get(f"ansible_{name}") or variables.get(f"ansible_ssh_{name}") or "")
+
     become = [] if str(variables.get("ansible_become", False)).lower() not in ("true", "yes", "1") else ["sudo", "-n"]
     options = ["-o", "BatchMode=yes"]
-    options += ["-p", str(variables["ansible_port"])] if variables.get("ansible_port") else []
-    options += (
-        ["-i", os.path.expanduser(str(variables["ansible_ssh_private_key_file"]))]  # noqa: PTH111  # as ssh has it
-        if variables.get("ansible_ssh_private_key_file")
-        else []
-    )
+    options += ["-p", said("port")] if said("port") else []
+    options += ["-i", os.path.expanduser(said("private_key_file"))] if said("private_key_file") else []  # noqa: PTH111
     for name in ("ansible_ssh_common_args", "ansible_ssh_extra_args"):
         options += shlex.split(str(variables.get(name) or ""))
-    address = str(variables.get("ansible_host", host))
-    target = f"{user}@{address}" if user else address
+    address = said("host") or host
+    target = f"{said('user')}@{address}" if said("user") else address
     return ["ssh", *options, "--", target, shlex.join([*become, *command])]
 
 

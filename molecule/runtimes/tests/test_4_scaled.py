@@ -56,6 +56,7 @@ def following(*arguments: str) -> Iterator[Callable[[str], None]]:
     reader.start()
     try:
         until(lambda: shown or process.poll() is not None, "the last line", 120)
+        assert process.poll() is None, process.stderr.read()
         yield lambda text: until(lambda: any(text in line for line in shown), f"{text!r} in {shown}", 300)
     finally:
         process.send_signal(signal.SIGINT)
@@ -146,5 +147,13 @@ def test_restarted_by_hand_it_can_be_watched(timer: Host) -> None:
 
 def test_a_console_is_attached_to_and_left(timer: Host) -> None:
     assert timer
-    _printed, said = vllmdctl("runtimes", "console", "birch", "--attach", typed="\x1d")
-    assert "detached" in said
+    process = begin("runtimes", "console", "birch", "--attach")
+    until(lambda: "attached to birch" in process.stderr.readline() or process.poll() is not None, "it is attached", 120)
+    named("birch").post("/door/load", {})
+    shown = ""
+    while "stub: door load" not in shown:
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        shown += line
+    _shown, said = process.communicate("\x1d", timeout=60)
+    assert (process.returncode, "detached" in said) == (0, True), said
