@@ -32,7 +32,7 @@ all:
       ansible_become: true
       ansible_ssh_private_key_file: /keys/one
       ansible_ssh_common_args: -o ProxyJump=jump.example.com
-    gpu-2: {ansible_ssh_host: 192.0.2.8, ansible_ssh_user: me, ansible_ssh_port: 23, ansible_private_key_file: /keys/two}
+    gpu-2: {ansible_ssh_host: 192.0.2.8, ansible_ssh_user: me, ansible_ssh_port: 23, ansible_private_key_file: /two}
     box: {ansible_connection: community.docker.docker}
 """
 SSH, JUMP = ["ssh", "-o", "BatchMode=yes"], ["-o", "ProxyJump=jump.example.com"]
@@ -47,7 +47,7 @@ SSH, JUMP = ["ssh", "-o", "BatchMode=yes"], ["-o", "ProxyJump=jump.example.com"]
             "gpu-1",
             [*SSH, "-p", "2222", "-i", "/keys/one", *JUMP, "--", "deploy@192.0.2.7", "sudo -n tail -F 'a b'"],
         ),
-        ("gpu-2", [*SSH, "-p", "23", "-i", "/keys/two", "--", "me@192.0.2.8", "tail -F 'a b'"]),
+        ("gpu-2", [*SSH, "-p", "23", "-i", "/two", "--", "me@192.0.2.8", "tail -F 'a b'"]),
     ],
 )
 def test_the_way_to_a_host_is_the_inventorys(home: Path, host: str, command: list[str]) -> None:
