@@ -28,7 +28,8 @@ _ESCAPE = b"\x1d"  # Ctrl-], as telnet and virsh have it
 _CHUNK = 65536
 _SSH_FAILED = 255
 
-#: Joins standard input and output with a unix socket; runs on the host, where Python is because Ansible needs it.
+#: Joins standard input and output with a unix socket until one of them ends: a console has one reader at a time, so
+#: none is left behind. Runs on the host, where Python is because Ansible needs it.
 _RELAY = """\
 import os, select, socket, sys
 s = socket.socket(socket.AF_UNIX)
@@ -36,17 +37,16 @@ try:
     s.connect(sys.argv[1])
 except OSError as error:
     sys.exit(f"{sys.argv[1]}: {error.strerror}")
-sources = [s, 0]
-while s in sources:
-    for each in select.select(sources, [], [])[0]:
+print("connected", file=sys.stderr, flush=True)
+while True:
+    for each in select.select([s, 0], [], [])[0]:
         data = os.read(0, 65536) if each == 0 else s.recv(65536)
         if not data:
-            sources.remove(each)
-        elif each == 0:
+            sys.exit()
+        if each == 0:
             s.sendall(data)
-        else:
-            while data:
-                data = data[os.write(1, data):]
+        while each == s and data:
+            data = data[os.write(1, data):]
 """
 
 
@@ -108,6 +108,8 @@ def follow(commands: dict[str, list[str]]) -> None:
             process.wait()
             if process.returncode:
                 _failed(name, process.returncode, process.stderr)
+            for line in process.stderr or ():  # why it ended, such as journalctl without inotify watches
+                print(f"{name}: {plain(line).strip()}", file=sys.stderr, flush=True)
     except FileNotFoundError as error:
         raise CtlError(f"{error.filename} is not installed here; vllmdctl initialize environment") from None
     finally:
@@ -142,21 +144,35 @@ def attach(play: Play, host: str, socket: str, name: str) -> None:
     Raises CtlError when the host or the socket can't be reached.
     """
     command = host_command(play, host, ["python3", "-c", _RELAY, socket])
-    print(f"attached to {name} on {host}; Ctrl-] ends it", file=sys.stderr, flush=True)
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
     ) as process:
+        lines: list[str] = []
         try:
-            with _raw(0):
-                detached = _join(process)
+            detached = _connected(process, lines)
+            if detached:
+                print(f"attached to {name} on {host}; Ctrl-] ends it", file=sys.stderr, flush=True)
+                with _raw(0):
+                    detached = _join(process)
         finally:
             _end(process)
-        said = (process.stderr.read() if process.stderr else b"").decode("utf-8", "replace").strip()
+        rest = process.stderr.read() if process.stderr else b""
+        said = "\n".join([*lines, rest.decode("utf-8", "replace")]).strip()
     if detached:
         print("\ndetached", file=sys.stderr, flush=True)
     elif process.returncode:
         why = plain(said.splitlines()[-1]) if said else f"ended with {process.returncode}"
         raise CtlError(f"{name} on {host}: {why}", UNREACHABLE if process.returncode == _SSH_FAILED else 1)
+
+
+def _connected(process: subprocess.Popen[bytes], lines: list[str]) -> bool:
+    """Wait until the relay has the socket, and return whether it has; what was said before goes into ``lines``."""
+    for line in process.stderr or ():
+        if line.strip() == b"connected":
+            return True
+        lines.append(line.decode("utf-8", "replace").rstrip())
+    process.wait()
+    return False
 
 
 def _join(process: subprocess.Popen[bytes]) -> bool:

@@ -145,7 +145,8 @@ def test_restarted_by_hand_it_can_be_watched(timer: Host) -> None:
         waits_for("stub: door load")
 
 
-def test_a_console_is_attached_to_and_left(timer: Host) -> None:
+@pytest.mark.parametrize("time", ["first", "second"])  # a console has one reader at a time
+def test_a_console_is_attached_to_and_left(timer: Host, time: str) -> None:
     assert timer
     process = begin("runtimes", "console", "birch", "--attach")
     until(lambda: "attached to birch" in process.stderr.readline() or process.poll() is not None, "it is attached", 120)
@@ -153,7 +154,7 @@ def test_a_console_is_attached_to_and_left(timer: Host) -> None:
     shown = ""
     while "stub: door load" not in shown:
         line = process.stdout.readline()
-        assert line, process.stderr.read()
+        assert line, (time, process.stderr.read())
         shown += line
     _shown, said = process.communicate("\x1d", timeout=60)
     assert (process.returncode, "detached" in said) == (0, True), said
