@@ -12,14 +12,17 @@ from ansible.template import Templar, trust_as_template
 TEMPLATES = Path(__file__).parents[3] / "playbooks/templates"
 
 
-def write(directory: Path, local: bool) -> list[Path]:
+def write(
+    directory: Path, local: bool, inventory: str = "/srv/inventory", below_tmp: tuple[str, ...] = ()
+) -> list[Path]:
     """Write both units."""
     variables = {
         "ansible_managed": "managed",
         "timer_user": "deploy" if not local else "root",
         "timer_start": "/usr/bin/true runtimes scale",
-        "timer_inventory": "/srv/inventory",
-        "timer_directory": "/srv/inventory",
+        "timer_inventory": inventory,
+        "timer_directory": inventory,
+        "timer_below_tmp": below_tmp,
         "timer_installed": {"stat": {"exists": False}},
         "timer_checkout": "/srv/vllmd",
         "timer_interval": 60,
@@ -48,3 +51,10 @@ def test_rounds_on_other_hosts_may_write_the_inventory_alone(tmp_path: Path) -> 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ReadWritePaths=/srv/inventory\n" in service.read_text()
+
+
+def test_what_lies_below_tmp_is_seen_and_only_the_inventory_is_written(tmp_path: Path) -> None:
+    paths = ("/tmp/checkout/inventory", "/tmp/checkout")
+    service = write(tmp_path, local=False, inventory=paths[0], below_tmp=paths)[0].read_text()
+    assert "BindPaths=/tmp/checkout/inventory\nBindReadOnlyPaths=/tmp/checkout\n" in service
+    assert "PrivateTmp=yes\n" in service
