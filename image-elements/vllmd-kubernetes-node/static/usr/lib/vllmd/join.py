@@ -26,6 +26,7 @@ BOOTSTRAP_CONF = "/etc/kubernetes/bootstrap-kubelet.conf"
 STAMP = "/etc/kubernetes/vllmd-joined.json"
 CONTAINERD = "/etc/containerd/config.toml"
 SOCKET = "unix:///run/containerd/containerd.sock"
+LIBRARY = "/usr/lib/vllmd"
 DISABLED = 'disabled_plugins = ["io.containerd.grpc.v1.cri"]'
 
 FIELDS = ("api_endpoint", "token", "ca_pins")
@@ -50,10 +51,15 @@ ALLOWED_LABELS = (
     "topology.kubernetes.io/region",
 )
 KUBELET_PORT = 10250
+DISCOVERY = "1m0s"
 
 
 class JoinError(Exception):
-    """Why the guest has not joined, in one sentence; the next try may succeed."""
+    """Why the guest has not joined, in one sentence; the next try may succeed. ``said`` is all that a program said."""
+
+    def __init__(self, message, said=""):
+        super().__init__(message)
+        self.said = said
 
 
 class SectionError(JoinError):
@@ -157,7 +163,18 @@ def api_version(kubeadm):
 def join_configuration(section, kubeadm):
     """Return kubeadm's JoinConfiguration for a checked section and kubeadm's version."""
     version = api_version(kubeadm)
+    discovery = {
+        "bootstrapToken": {
+            "apiServerEndpoint": section["api_endpoint"],
+            "token": section["token"],
+            "caCertHashes": section["ca_pins"],
+            "unsafeSkipCAVerification": False,
+        }
+    }
     arguments = {}
+    if version.endswith("beta2"):
+        # Clusters of that time say cgroupfs; containerd in this image lets systemd make the groups.
+        arguments["cgroup-driver"] = "systemd"
     if section["labels"]:
         arguments["node-labels"] = ",".join(f"{key}={value}" for key, value in section["labels"].items())
     registration = {
@@ -175,19 +192,18 @@ def join_configuration(section, kubeadm):
             if version.endswith("beta4")
             else arguments
         )
-    return {
+    document = {
         "apiVersion": version,
         "kind": "JoinConfiguration",
-        "discovery": {
-            "bootstrapToken": {
-                "apiServerEndpoint": section["api_endpoint"],
-                "token": section["token"],
-                "caCertHashes": section["ca_pins"],
-                "unsafeSkipCAVerification": False,
-            }
-        },
+        "discovery": discovery,
         "nodeRegistration": registration,
     }
+    # A token that is unknown is asked for until then. Where it is said moved with v1beta4.
+    if version.endswith("beta4"):
+        document["timeouts"] = {"discovery": DISCOVERY}
+    else:
+        discovery["timeout"] = DISCOVERY
+    return document
 
 
 def digest(section):
@@ -242,7 +258,7 @@ def run(command, secret=""):
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
-    last, errors = "", []
+    last, lines, errors = "", [], []
     for raw in process.stdout:
         line = raw.rstrip()
         if secret:
@@ -250,10 +266,11 @@ def run(command, secret=""):
         print(line, file=sys.stderr, flush=True)
         if "error" in line.lower() and "ignore-preflight-errors" not in line:
             errors.append(line)
+        lines.append(line)
         last = line.strip() or last
     if process.wait() != 0:
         said = " ".join(" ".join(errors).split()) or last or f"status {process.returncode}"
-        raise JoinError(f"{' '.join(command[:2])} failed: {said[:300]}")
+        raise JoinError(f"{' '.join(command[:2])} failed: {said[:300]}", "\n".join(lines))
 
 
 def kubeadm_version():
@@ -292,11 +309,24 @@ def join(section):
     try:
         write(CONFIG, json.dumps(join_configuration(section, version)) + "\n")
         run(["kubeadm", "join", "--config", CONFIG], section["token"])
+    except JoinError as error:
+        why = refusal(error, section)
+        raise SectionError(why) if why else error from None
     finally:
         if os.path.exists(CONFIG):
             os.unlink(CONFIG)
     write(STAMP, json.dumps({"config": digest(section), "api_endpoint": where}) + "\n")
     return f"joined {where}"
+
+
+def refusal(error, section):
+    """Return why the cluster refused this guest for good, empty when it may take it later."""
+    sys.path.insert(0, LIBRARY)  # -I leaves it out
+    import join_reasons  # noqa: PLC0415 -- most joins need none
+
+    return join_reasons.final(error.said, section) or join_reasons.denied(
+        join_reasons.requests(section, write), section
+    )
 
 
 def main():
