@@ -10,8 +10,12 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.vllmd.platform.plugins.module_utils import atomic
-from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes_manifests.render import MARK, files
+from ansible_collections.vllmd.platform.plugins.module_utils import atomic, kubernetes_fit
+from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes_manifests.render import (
+    MARK,
+    files,
+    runtime_objects,
+)
 from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes_manifests.settings import RenderError, settings
 
 _MODE = 0o644
@@ -46,6 +50,13 @@ _ARGUMENTS: dict[str, Any] = {
     "service_monitor": {"type": "bool"},
     "service_monitor_labels": {"type": "dict"},
     "private_networks": _NAMES,
+    "cluster": {
+        "type": "dict",
+        "options": {
+            name: {"type": "list", "elements": "dict", "required": True}
+            for name in ("nodes", "pods", "runtime_classes")
+        },
+    },
     "secrets": {"type": "list", "elements": "dict", "options": _SECRET, "no_log": False},
 }
 
@@ -64,6 +75,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         directory = Path(given["path"])
         try:
             wanted = files(given["runtimes"], settings(given))
+            _check_places(given)
             before = _read(directory, set(wanted))
             written = [name for name, text in wanted.items() if before.get(name) != text]
             removed = sorted(set(before) - set(wanted))
@@ -94,6 +106,20 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 for name in sorted([*written, *removed])
             ]
         return result
+
+
+def _check_places(given: dict[str, Any]) -> None:
+    """Check that the cluster has a place for each runtime. Raises RenderError with a line for each that has none."""
+    known = given["cluster"]
+    if known is None:
+        return
+    classes = frozenset(str(each["metadata"]["name"]) for each in known["runtime_classes"])
+    cluster = kubernetes_fit.Cluster(known["nodes"], known["pods"], classes)
+    wanted = settings(given)
+    objects = [each for runtime in given["runtimes"] for each in runtime_objects(runtime, wanted)]
+    lines = kubernetes_fit.misfits(objects, cluster)
+    if lines:
+        raise RenderError("\n".join(lines))
 
 
 def _read(directory: Path, wanted: set[str]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 # Copyright: vllmd.platform contributors
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""What role kubernetes_node writes into files: plain data in, plain data out."""
+"""What the roles for Kubernetes write into files and in which order they work: plain data in, plain data out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes import kubelet, packages, versions
+from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes import (
+    components,
+    kubelet,
+    packages,
+    versions,
+)
 from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes.errors import NodeError
 
 
@@ -44,6 +49,14 @@ def kubelet_configuration(
         raise AnsibleFilterError(str(error)) from None
 
 
+def component_order(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a cluster's components in the order of what comes after what."""
+    try:
+        return components.ordered(given)
+    except NodeError as error:
+        raise AnsibleFilterError(str(error)) from None
+
+
 def kubelet_merged(current: Any, wanted: dict[str, Any]) -> dict[str, Any]:
     """Return a kubelet's configuration with ``wanted`` over it."""
     return kubelet.merged(current, wanted)
@@ -56,6 +69,7 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "kubernetes_apt_source": apt_source,
+            "kubernetes_components": component_order,
             "kubernetes_kubelet_configuration": kubelet_configuration,
             "kubernetes_kubelet_merged": kubelet_merged,
         }

@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.vllmd.platform.plugins.module_utils import runtime_records
+from ansible_collections.vllmd.platform.plugins.module_utils import guest_config, runtime_records
 
 _API_PORT = 8000  # the guest's vLLM
 
@@ -106,7 +106,11 @@ def hypervisor_runtimes(
         url = api_url(runtime)
         cache = runtime["spec"]["storage"]["cache"] or {}
         # The guest refuses a config image that is not of the runtime it was started for.
-        arguments = f"vllmd.uid={runtime['guest']['uid']} {kernel_arguments}".strip()
+        own = f"vllmd.uid={runtime['guest']['uid']}"
+        if runtime["guest"].get("kubernetes"):
+            # By which the cluster tells it from another machine of its name, at this boot and at the next.
+            own += f" systemd.machine_id={guest_config.machine_id(runtime['guest'])}"
+        arguments = f"{own} {kernel_arguments}".strip()
         entries.append(
             {
                 "name": name,

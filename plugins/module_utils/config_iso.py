@@ -9,15 +9,20 @@ SOURCE_DATE_EPOCH asks.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 VOLUME_ID = "CIDATA"
 #: Every date in the image: 2025-01-01 00:00:00 UTC. Its value is of no use to a guest, its constancy is.
 EPOCH_SECONDS = 1735689600
 TIMEOUT_SECONDS = 60
+
+RUNTIME_FILE = "vllmd/runtime.json"
+_READING = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 Runner = Callable[[list[str], dict[str, str]], "tuple[int, str]"]
 
@@ -104,3 +109,19 @@ def make(files: dict[str, bytes], work: Path, runner: Runner = run) -> bytes:
         last = [line.strip() for line in output.splitlines() if line.strip()][-2:]
         raise IsoError(f"cannot write the config image: xorriso ended with status {status}: {'; '.join(last)}")
     return image.read_bytes()
+
+
+def read_guest(path: Path, work: Path) -> dict[str, Any]:
+    """Return the ``runtime.json`` of the image at ``path``, an empty dict when it cannot be read.
+
+    ``work`` is an existing directory for it.
+    """
+    target = work / "before.json"
+    target.unlink(missing_ok=True)
+    source = ["-osirrox", "on", "-indev", str(path)]
+    try:
+        run(["xorriso", "-no_rc", *source, "-extract", f"/{RUNTIME_FILE}", str(target)], _READING)
+        before = json.loads(target.read_text(encoding="utf-8"))
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return {}
+    return before if isinstance(before, dict) else {}

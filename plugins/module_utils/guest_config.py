@@ -113,6 +113,18 @@ def with_token(guest: dict[str, Any], token: str | None) -> dict[str, Any]:
     return {**guest, "kubernetes": {**section, "token": token}}
 
 
+def token_of(guest: dict[str, Any]) -> str:
+    """Return the bootstrap token of a config image's ``runtime.json``, empty when it has none."""
+    section = guest.get("kubernetes")
+    token = section.get("token") if isinstance(section, dict) else None
+    return token if isinstance(token, str) and _TOKEN.fullmatch(token) else ""
+
+
+def machine_id(guest: dict[str, Any]) -> str:
+    """Return the machine id (machine-id(5)) of a guest that joins a cluster: its uid, which is its own for good."""
+    return str(guest["uid"]).replace("-", "")
+
+
 def without_secrets(guest: dict[str, Any]) -> dict[str, Any]:
     """Return the guest's ``runtime.json`` without what nobody else may read: the token."""
     if not isinstance(guest.get("kubernetes"), dict):

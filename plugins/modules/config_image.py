@@ -44,6 +44,12 @@ options:
       - A guest joins once, and a running one needs no token. So an image that differs in the token alone is replaced
         but keeps its modification time, by which role hypervisor decides to restart.
     type: str
+  keep_kubernetes_token:
+    description:
+      - Without O(kubernetes_token), keep the token of the image that is there, so that an image which nothing else
+        changes stays as it is. In check mode an image without one counts as one to be written.
+    type: bool
+    default: false
   state:
     description: Whether the image exists.
     type: str
@@ -80,6 +86,10 @@ sha256:
   description: The image's digest.
   returned: when O(state=present) and the image could be made
   type: str
+kubernetes_token_id:
+  description: The id, which is no secret, of the bootstrap token on the image; empty when there is none.
+  returned: when O(state=present) and the image could be made
+  type: str
 size_bytes:
   description: The image's size.
   returned: when O(state=present) and the image could be made
@@ -89,7 +99,6 @@ size_bytes:
 import hashlib
 import json
 import os
-import subprocess
 import tempfile
 from pathlib import Path
 from shutil import which
@@ -99,29 +108,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vllmd.platform.plugins.module_utils import atomic, config_iso, guest_config
 
-RUNTIME_FILE = "vllmd/runtime.json"
-
-
-def current_guest(path: Path, work: Path) -> dict[str, Any]:
-    """Return the ``runtime.json`` of the image at ``path``, or an empty dict when it cannot be read."""
-    target = work / "before.json"
-    arguments = [
-        "xorriso",
-        "-no_rc",
-        "-osirrox",
-        "on",
-        "-indev",
-        str(path),
-        "-extract",
-        f"/{RUNTIME_FILE}",
-        str(target),
-    ]
-    try:
-        config_iso.run(arguments, {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
-        before = json.loads(target.read_text(encoding="utf-8"))
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return {}
-    return before if isinstance(before, dict) else {}
+#: Stands for one that a run which is no dry one would make.
+_NOBODYS_TOKEN = "000000.0000000000000000"  # noqa: S105 -- opens nothing
 
 
 def difference(path: Path, before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]:
@@ -135,7 +123,7 @@ def difference(path: Path, before: dict[str, Any], after: dict[str, Any]) -> dic
         }
         text = json.dumps({**guest, "environment": hidden}, indent=2, sort_keys=True) + "\n" if guest else ""
         shown.append(text)
-    header = f"{path}:{RUNTIME_FILE}"
+    header = f"{path}:{config_iso.RUNTIME_FILE}"
     return {"before_header": header, "after_header": header, "before": shown[0], "after": shown[1]}
 
 
@@ -144,21 +132,31 @@ def same_but_for_secrets(before: dict[str, Any], after: dict[str, Any]) -> bool:
     return guest_config.without_secrets(before) == guest_config.without_secrets(after)
 
 
+def kept_token(module: AnsibleModule, path: Path, work: Path) -> str:
+    """Return the token of the image that is there, when it is to stay; empty when there is none."""
+    if not module.params["keep_kubernetes_token"] or "kubernetes" not in module.params["guest"]:
+        return ""
+    kept = guest_config.token_of(config_iso.read_guest(path, work))
+    return kept or (_NOBODYS_TOKEN if module.check_mode else "")
+
+
 def present(module: AnsibleModule, path: Path) -> dict[str, Any]:
     """Make the image and replace ``path`` when its bytes differ. Returns the task's result."""
-    guest = guest_config.with_token(module.params["guest"], module.params["kubernetes_token"])
     result: dict[str, Any] = {"changed": False}
     with tempfile.TemporaryDirectory(dir=module.tmpdir) as name:
         work = Path(name)
+        token = module.params["kubernetes_token"] or kept_token(module, path, work)
+        guest = guest_config.with_token(module.params["guest"], token)
+        result["kubernetes_token_id"] = guest_config.token_of(guest).partition(".")[0]
         if module.check_mode and which("xorriso") is None:
             module.warn("xorriso is not installed yet, so the config image cannot be compared")
-            return {"changed": True, "diff": difference(path, {}, guest)}
+            return {**result, "changed": True, "diff": difference(path, {}, guest)}
         image = config_iso.make(guest_config.config_files(guest), work)
         result.update(sha256=hashlib.sha256(image).hexdigest(), size_bytes=len(image))
         exists = path.is_file()
         if not exists or path.read_bytes() != image:
             result["changed"] = True
-            before = current_guest(path, work) if exists else {}
+            before = config_iso.read_guest(path, work) if exists else {}
             result["diff"] = difference(path, before, guest)
             if not module.check_mode:
                 written = path.stat() if exists else None
@@ -187,6 +185,7 @@ def main() -> None:
             "path": {"type": "path", "required": True},
             "guest": {"type": "dict"},
             "kubernetes_token": {"type": "str", "no_log": True},
+            "keep_kubernetes_token": {"type": "bool", "default": False, "no_log": False},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "mode": {"type": "raw", "default": "0640"},
         },

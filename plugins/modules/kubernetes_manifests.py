@@ -115,6 +115,12 @@ options:
         RFC 3927.
     type: list
     elements: str
+  cluster:
+    description:
+      - What the cluster has, to say before anything is written which runtime would find no place in it, and the nearest
+        node. C(nodes), C(pods) and C(runtime_classes) are the lists that C(kubectl get --output=json) has as C(items).
+      - Without it nothing is said about places.
+    type: dict
   secrets:
     description: Environment variables that keys of Secrets hold. The Secrets are made by somebody else.
     type: list

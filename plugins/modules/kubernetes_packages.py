@@ -76,6 +76,9 @@ from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes.programs
 _APT_SECONDS = 1800
 _APT = {"DEBIAN_FRONTEND": "noninteractive"}
 
+#: There on a host that is a node; kubeadm writes it.
+KUBELET_CONFIG = Path("/var/lib/kubelet/config.yaml")
+
 
 def status(names: list[str]) -> dict[str, rules.Installed]:
     """Return what of ``names`` is installed. Raises NodeError."""
@@ -178,6 +181,8 @@ def main() -> None:
 def bring(module: AnsibleModule, given: dict[str, Any], wanted: dict[str, str]) -> dict[str, Any]:
     """Install what is lacking and hold; return the module's result. Raises NodeError."""
     before = status(list(wanted))
+    if KUBELET_CONFIG.exists():
+        rules.refuse_older_kubelet(wanted, before)
     lacks = rules.lacking(wanted, before)
     unheld = [name for name in given["hold"] if name in wanted and (name not in before or not before[name].is_held)]
     installed = [f"{name}={version}" if version else name for name, version in sorted(lacks.items())]

@@ -145,6 +145,10 @@ machine_id:
   description: The host's machine id.
   returned: success
   type: str
+address:
+  description: The host's address on the way to the API server; empty where there is no way.
+  returned: success
+  type: str
 swaps:
   description: Active swap areas.
   returned: success
@@ -212,6 +216,20 @@ def check_given(given: dict[str, Any]) -> list[str]:
         except NodeError as error:
             found.append(str(error))
     return found
+
+
+def own_address(endpoint: str) -> str:
+    """Return the host's address on the way to the API server, which a kubelet takes by default; empty for none."""
+    host, _colon, port = endpoint.rpartition(":")
+    try:
+        family, kind, protocol, _name, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[
+            0
+        ]
+        with socket.socket(family, kind, protocol) as connection:
+            connection.connect(where)  # sends nothing
+            return str(connection.getsockname()[0])
+    except (OSError, ValueError):
+        return ""
 
 
 def unresolved(hosts: list[str]) -> list[str]:
@@ -295,6 +313,7 @@ def look(given: dict[str, Any], host: Host, state: HostState, problems: list[str
     result = {
         "name": name,
         "machine_id": state.machine_id,
+        "address": own_address(given["endpoint"]),
         "swaps": list(state.swaps),
         "modules_to_load": sorted(set(given["modules"]) - state.modules),
         "sysctl_differs": sorted(preflight.sysctl_differs(state, given["sysctl"])),

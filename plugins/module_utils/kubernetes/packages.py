@@ -12,6 +12,7 @@ from .errors import NodeError
 
 _LINE = re.compile(r"deb(?:[ \t]+\[([^]\n]*)\])?[ \t]+(\S+)[ \t]+(\S+)(?:[ \t]+(.*))?")
 _UNSAFE = ("trusted", "allow-insecure", "allow-weak", "allow-downgrade-to-insecure")
+_NUMBERS = re.compile(r"[0-9]+(\.[0-9]+)*")
 _DIGEST_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
 
 
@@ -44,6 +45,22 @@ def lacking(wanted: Mapping[str, str], installed: Mapping[str, Installed]) -> di
         for name, version in wanted.items()
         if name not in installed or not is_wanted(installed[name].version, version)
     }
+
+
+def refuse_older_kubelet(wanted: Mapping[str, str], installed: Mapping[str, Installed]) -> None:
+    """Raise NodeError when a node would get a kubelet that is older than its own, as after an upgrade of the cluster.
+
+    A kubelet does not go back with its pods (kubernetes.io, "Upgrading kubeadm clusters"), and nobody asked for it.
+    """
+    version, own = wanted.get("kubelet", "").removeprefix("v"), installed.get("kubelet")
+    if own is None or not _NUMBERS.fullmatch(version) or not _NUMBERS.fullmatch(upstream(own.version)):
+        return
+    newer = upstream(own.version)
+    if [int(part) for part in newer.split(".")] > [int(part) for part in version.split(".")]:
+        raise NodeError(
+            f"kubelet {newer} is installed on this node and {version} is asked for; after an upgrade set "
+            f"kubernetes_node_version: {newer} in the inventory, or let the node leave before it gets an older one"
+        )
 
 
 def read_status(text: str, held: Iterable[str]) -> dict[str, Installed]:

@@ -94,23 +94,23 @@ def membership(root: Path = Path("/")) -> Membership | None:
 
 
 def _pin(der: bytes) -> str:
-    _tag, start, end = _element(der, 0)
+    _tag, start, end = element(der, 0)
     if end != len(der):
         raise ValueError("something follows the certificate")
-    _tag, at, _end = _element(der, start)
+    _tag, at, _end = element(der, start)
     if _tag != _SEQUENCE:
         raise ValueError("no tbsCertificate")
     if der[at] == _VERSION:
-        at = _element(der, at)[2]
+        at = element(der, at)[2]
     for _field in range(_BEFORE_THE_KEY):
-        at = _element(der, at)[2]
-    tag, _start, end = _element(der, at)
+        at = element(der, at)[2]
+    tag, _start, end = element(der, at)
     if tag != _SEQUENCE:
         raise ValueError("no SubjectPublicKeyInfo")
     return f"sha256:{hashlib.sha256(der[at:end]).hexdigest()}"
 
 
-def _element(der: bytes, at: int) -> tuple[int, int, int]:
+def element(der: bytes, at: int) -> tuple[int, int, int]:
     """Return tag, start of the content and end of the DER element at ``at`` (X.690, 8.1). Raises ValueError."""
     tag, length, start = der[at], der[at + 1], at + 2
     if length & 0x80:
