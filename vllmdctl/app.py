@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from . import __doc__ as about
-from .commands import apply, doctor, hosts, images, infer, initialize, plan, runtimes, scale, update
+from .commands import (
+    apply,
+    certificates,
+    doctor,
+    hosts,
+    images,
+    infer,
+    initialize,
+    nodes,
+    plan,
+    runtimes,
+    scale,
+    update,
+)
 
 # Without Rich's own help pages, which take longer to load than most commands to run.
 app = typer.Typer(
@@ -57,5 +70,7 @@ for _group, _name, _help in (
     (runtimes.app, "runtimes", "Check hosts; configure, start, watch and stop runtimes."),
     (images.app, "images", "List, verify and clean up guest images."),
     (hosts.app, "hosts", "What the hosts are and have."),
+    (certificates.app, "certificates", "A cluster's certificates: how long they count, and new ones."),
+    (nodes.app, "nodes", "Nodes of a Kubernetes cluster: who is one, who joins, leaves and is approved."),
 ):
     app.add_typer(_group, name=_name, help=_help, no_args_is_help=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -24,10 +24,27 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def emit(output: Format, data: Any, columns: Sequence[str] = (), empty: str = "") -> None:
+def agreed(question: str) -> bool:
+    """Ask; the end of standard input is no agreement."""
+    import typer
+
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        say("")
+        return False
+
+
+def emit(
+    output: Format,
+    data: Any,
+    columns: Sequence[str] = (),
+    empty: str = "",
+    style: Callable[[dict[str, Any]], str] | None = None,
+) -> None:
     """Print ``data``: a list of dicts as a table of ``columns``, a dict as two columns.
 
-    A table of nothing is the line ``empty``, on standard error.
+    A table of nothing is the line ``empty``, on standard error. ``style`` gives a row its colour on a terminal.
     """
     if output is Format.JSON:
         print(json.dumps(data, indent=2, default=str))
@@ -40,7 +57,8 @@ def emit(output: Format, data: Any, columns: Sequence[str] = (), empty: str = ""
     elif isinstance(data, dict):
         _table(("", ""), [(name, cell(value)) for name, value in data.items()], header=False)
     elif data:
-        _table(columns, [[cell(row.get(column)) for column in columns] for row in data], header=True)
+        styles = [style(row) for row in data] if style else []
+        _table(columns, [[cell(row.get(column)) for column in columns] for row in data], header=True, styles=styles)
     elif empty:
         say(empty)
     sys.stdout.flush()  # what is said afterwards, on standard error, comes afterwards in one file, too
@@ -57,7 +75,7 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], header: bool) -> None:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], header: bool, styles: Sequence[str] = ()) -> None:
     if not sys.stdout.isatty():
         _plain_table(columns, rows, header)
         return
@@ -68,8 +86,9 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], header: bool) 
     table = Table(box=None, show_header=header, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column.replace("_", " ").upper(), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(each) for each in row))  # Text: what is in a cell is no markup
+    for number, row in enumerate(rows):
+        # Text: what is in a cell is no markup
+        table.add_row(*(Text(each) for each in row), style=styles[number] if styles else None)
     Console().print(table)
 
 

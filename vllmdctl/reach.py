@@ -68,7 +68,7 @@ def host_command(play: Play, host: str, command: Sequence[str]) -> list[str]:
     become = [] if str(variables.get("ansible_become", False)).lower() not in ("true", "yes", "1") else ["sudo", "-n"]
     options = ["-o", "BatchMode=yes"]
     options += ["-p", said("port")] if said("port") else []
-    options += ["-i", os.path.expanduser(said("private_key_file"))] if said("private_key_file") else []  # noqa: PTH111
+    options += ["-i", os.path.expanduser(said("private_key_file"))] if said("private_key_file") else []  # noqa: PTH111 -- as ssh has it
     for name in ("ansible_ssh_common_args", "ansible_ssh_extra_args"):
         options += shlex.split(str(variables.get(name) or ""))
     address = said("host") or host

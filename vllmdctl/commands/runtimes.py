@@ -12,22 +12,13 @@ from .. import places
 from ..ansible_play import Play
 from ..errors import DONE, FAILED, NOT_READY, NOT_RUNNING, UNKNOWN, USAGE, CtlError
 from ..options import Chosen, Id, Ids, Output, changes, reads
-from ..output import Format, emit, say
+from ..output import Format, agreed, emit, say
 from . import console
 from .plan import Accelerators, Cpu, Memory, check_fits, plan_first, shares
 
 app = typer.Typer(rich_markup_mode=None)
 
 _COLUMNS = ("id", "host", "state", "health", "uptime", "model", "url")
-
-
-def _agreed(question: str) -> bool:
-    """Ask; the end of standard input is no agreement."""
-    try:
-        return typer.confirm(question, err=True)
-    except typer.Abort:
-        say("")
-        return False
 
 
 def _finish(outcome: Any, output: Format) -> None:
@@ -233,7 +224,7 @@ def delete(
         chosen = fleet.find(runtime)
         names = sorted({each.id for each in chosen})
         hosts = sorted({each.host for each in chosen})
-        if not (yes or play.check or _agreed(f"Delete {', '.join(names)} on {', '.join(hosts)}?")):
+        if not (yes or play.check or agreed(f"Delete {', '.join(names)} on {', '.join(hosts)}?")):
             raise CtlError("nothing was deleted; answer y, or say --yes", FAILED)
         if fleet.unreachable:
             missing = ", ".join(fleet.unreachable)
