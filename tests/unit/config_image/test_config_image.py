@@ -134,6 +134,25 @@ def test_a_cluster_without_a_token_is_one_line(tmp_path: Path) -> None:
     assert result["msg"].startswith("guest is to join 10.0.0.10:6443 without a token; give kubernetes_token")
 
 
+def test_an_image_keeps_its_token(tmp_path: Path) -> None:
+    path = tmp_path / "config.iso"
+    write_with(path, TOKENS[0])
+    guest = {**GUEST, "kubernetes": CLUSTER}
+    arguments = {"path": str(path), "guest": guest, "keep_kubernetes_token": True}
+    kept = modules.run("config_image", arguments, tmp_path)
+    assert (kept["changed"], kept["kubernetes_token_id"]) == (False, TOKENS[0][:6])
+    arguments["guest"] = {**guest, "hostname": "other"}
+    changed = modules.run("config_image", arguments, tmp_path)
+    assert (changed["changed"], changed["kubernetes_token_id"]) == (True, TOKENS[0][:6])
+    assert json.loads(extract(path, "vllmd/runtime.json"))["kubernetes"]["token"] == TOKENS[0]
+    path.unlink()
+    assert "without a token" in modules.run("config_image", arguments, tmp_path)["msg"]
+    # A dry run makes no token, and is to say that there would be an image.
+    dry = modules.run("config_image", arguments, tmp_path, check=True)
+    assert dry["changed"]
+    assert not path.exists()
+
+
 def test_an_image_that_is_no_image_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "config.iso"
     path.write_bytes(b"not an image")

@@ -74,6 +74,14 @@ def test_the_guest_is_told_whose_it_is_and_gets_its_cache_disk() -> None:
     ]
 
 
+def test_a_guest_that_joins_a_cluster_is_the_same_machine_at_every_boot() -> None:
+    joins = runtime("joins")
+    joins["guest"] = {"uid": "4ab1f0f0-f262-590a-a033-1db6d6e70343", "kubernetes": {"api_endpoint": "10.0.0.10:6443"}}
+    (entry,) = hypervisor_runtimes([joins], [image("latest", "b" * 12)])
+    uid = "vllmd.uid=4ab1f0f0-f262-590a-a033-1db6d6e70343"
+    assert entry["cmdline"].endswith(f"{uid} systemd.machine_id=4ab1f0f0f262590aa0331db6d6e70343")
+
+
 @pytest.mark.parametrize(
     ("network", "endpoints"),
     [

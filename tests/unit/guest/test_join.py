@@ -24,6 +24,19 @@ SECTION: dict[str, Any] = {
     "taints": [{"key": "vllmd.com/accelerator", "effect": "NoSchedule"}],
 }
 
+# Answers with requests of two tokens; one of them was denied.
+KUBECTL = """
+import json, os, sys
+path = sys.argv[1].partition("=")[2]
+with open(path) as stream, open("{root}/asked", "w") as asked:
+    asked.write(json.dumps(dict(mode=os.stat(path).st_mode & 0o777, config=json.load(stream))))
+denied = dict(type="Denied", reason="TokenUsed", message="it was used for node gpu-1 already")
+print(json.dumps(dict(items=[
+    dict(spec=dict(username="system:bootstrap:zzzzzz"), status=dict(conditions=[dict(type="Approved")])),
+    dict(spec=dict(username="system:bootstrap:abcdef"), status=dict(conditions=[denied])),
+])))
+"""
+
 
 @pytest.fixture
 def join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, element_script: Callable[[str], ModuleType]) -> ModuleType:
@@ -48,11 +61,21 @@ if name == "kubeadm" and sys.argv[1] == "join":
     if os.environ.get("FAKE_FAILS"):
         os.makedirs(f"{{root}}/etc/kubernetes", exist_ok=True)
         open(f"{{root}}/etc/kubernetes/bootstrap-kubelet.conf", "w").close()
+        if os.environ["FAKE_FAILS"] == "denied":
+            os.makedirs(f"{{root}}/etc/kubernetes/pki")
+            open(f"{{root}}/etc/kubernetes/pki/ca.crt", "w").close()
+        elif os.environ["FAKE_FAILS"] != "1":
+            print(os.environ["FAKE_FAILS"])
         print("error execution phase preflight: couldn't validate {TOKEN}", file=sys.stderr)
         sys.exit(1)
     os.makedirs(f"{{root}}/etc/kubernetes", exist_ok=True)
     open(f"{{root}}/etc/kubernetes/kubelet.conf", "w").close()
 """
+    reasons = element_script("vllmd-kubernetes-node/static/usr/lib/vllmd/join_reasons.py")
+    for name in ("CA", "ASK"):
+        monkeypatch.setattr(reasons, name, str(tmp_path / getattr(reasons, name)[1:]))
+    monkeypatch.setitem(sys.modules, "join_reasons", reasons)
+    put(tmp_path / "bin/kubectl", f"#!{sys.executable} -IS\n{KUBECTL.format(root=tmp_path)}").chmod(0o755)
     for name in ("kubeadm", "systemctl"):
         put(tmp_path / "bin" / name, program).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -114,6 +137,41 @@ def test_a_failed_join_is_one_line_and_the_next_one_starts_clean(
     assert order == ["version", "join", "version", "reset", "join"]
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        (
+            "could not find a JWS signature in the cluster-info ConfigMap for token ID abcdef",
+            "token abcdef is unknown at 10.0.0.10:6443: it was used before, has expired or was revoked; its host",
+        ),
+        (
+            "cluster CA found in cluster-info ConfigMap is invalid: none of the public keys a are pinned",
+            "the CA that answers at 10.0.0.10:6443 is not the one that is pinned",
+        ),
+        ("denied", "the cluster denied this guest's certificate: TokenUsed: it was used for node gpu-1 already"),
+    ],
+)
+def test_what_the_cluster_refuses_for_good_is_not_tried_again(
+    join: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    case: tuple[str, str],
+) -> None:
+    said, sentence = case
+    monkeypatch.setenv("FAKE_FAILS", said)
+    assert run(join, SECTION) == 2
+    out, err = capfd.readouterr()
+    (line,) = out.splitlines()
+    assert line.startswith(f"vllmd: FAILED: join: {sentence}")
+    assert TOKEN not in out + err
+    assert not Path(join.CONFIG).exists()
+    if said == "denied":
+        asked = json.loads((tmp_path / "asked").read_text())
+        assert (asked["mode"], asked["config"]["users"][0]["user"]["token"]) == (0o600, TOKEN)
+        assert not list(tmp_path.rglob("ask.json")), "the token does not stay"
+
+
 def test_a_member_of_another_cluster_says_what_to_do(
     join: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,7 +216,7 @@ def test_a_wrong_section_is_one_line_without_the_token_and_runs_nothing(
 @pytest.mark.parametrize(
     ("kubeadm", "api", "extra", "socket"),
     [
-        ((1, 20), "v1beta2", {"node-labels": "a=b"}, "/run/containerd/containerd.sock"),
+        ((1, 20), "v1beta2", {"cgroup-driver": "systemd", "node-labels": "a=b"}, "/run/containerd/containerd.sock"),
         ((1, 22), "v1beta3", {"node-labels": "a=b"}, "unix:///run/containerd/containerd.sock"),
         ((1, 30), "v1beta3", {"node-labels": "a=b"}, "unix:///run/containerd/containerd.sock"),
         ((1, 31), "v1beta4", [{"name": "node-labels", "value": "a=b"}], "unix:///run/containerd/containerd.sock"),
@@ -169,7 +227,11 @@ def test_the_configuration_is_what_this_kubeadm_reads(
     join: ModuleType, kubeadm: tuple[int, int], api: str, extra: object, socket: str
 ) -> None:
     section = join.check({**copy.deepcopy(SECTION), "labels": {"a": "b"}})
-    assert join.join_configuration(section, kubeadm) == {
+    document = join.join_configuration(section, kubeadm)
+    # How long an unknown token is asked for; it is said where this version reads it.
+    where = document.pop("timeouts") if api == "v1beta4" else {"discovery": document["discovery"].pop("timeout")}
+    assert where == {"discovery": join.DISCOVERY}
+    assert document == {
         "apiVersion": f"kubeadm.k8s.io/{api}",
         "kind": "JoinConfiguration",
         "discovery": {

@@ -243,3 +243,23 @@ def test_what_a_node_left(tmp_path: Path) -> None:
     )
     assert "link cni0" in found.lines()
     assert leftovers.find(tmp_path / "nothing", ["cni0"], ["/var/lib/cni"]) == leftovers.Leftovers()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "own", "is_refused"),
+    [
+        ("1.33.1", "1.34.0-1.1", True),
+        ("1.33.1", "1.33.2-1.1", True),
+        ("1.33.10", "1.33.9-1.1", False),
+        ("1.33.1", "1.33.1-1.1", False),
+        ("", "1.34.0-1.1", False),
+        ("1.33.1", "", False),
+    ],
+)
+def test_a_node_gets_no_older_kubelet(wanted: str, own: str, is_refused: bool) -> None:
+    installed = {"kubelet": packages.Installed(own, is_held=True)} if own else {}
+    if is_refused:
+        with pytest.raises(NodeError, match=r"set kubernetes_node_version: 1[.]3"):
+            packages.refuse_older_kubelet({"kubelet": wanted, "socat": ""}, installed)
+    else:
+        packages.refuse_older_kubelet({"kubelet": wanted, "socat": ""}, installed)

@@ -108,3 +108,23 @@ def test_the_playbooks_of_hypervisors_pass_over_it(tmp_path: Path) -> None:
     result = json.loads(done.stdout.partition("=> ")[2])
     assert [each["metadata"]["name"] for each in result["runtimes"]] == ["qwen32b"]
     assert result["others"] == ["smollm2"]
+
+
+def test_a_runtime_without_a_place_in_the_cluster_is_not_written(tmp_path: Path) -> None:
+    inventory = Inventory(tmp_path)
+    kubectl = tmp_path / "kubectl"
+    nodes = {"items": [{"metadata": {"name": "gpu-01"}, "spec": {}, "status": {"conditions": []}}]}
+    kubectl.write_text(
+        f"#!/bin/sh\ncase \"$*\" in *' nodes '*) echo '{json.dumps(nodes)}' ;; *) echo '{{\"items\": []}}' ;; esac\n"
+    )
+    kubectl.chmod(0o755)
+    given = {"vllmd_kubernetes_kubeconfig": "/admin.conf", "vllmd_kubernetes_kubectl": str(kubectl)}
+    given["ansible_python_interpreter"] = sys.executable
+    status, output = inventory.play(**given)
+    assert (status, inventory.names()) == (2, [])
+    assert "runtime qwen32b: no node has room for it; nearest is gpu-01: it is not ready" in output
+    kubectl.write_text("#!/bin/sh\necho 'The connection to the server was refused' >&2\nexit 1\n")
+    status, output = inventory.play(**given)
+    assert (status, inventory.names()) == (2, [])
+    assert "does not say what nodes it has" in output
+    assert "The connection to the server was refused" in output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import json
 import struct
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -100,3 +102,28 @@ def test_the_same_programs_are_packaged_once(programs: Path, tmp_path: Path) -> 
     assert (first / "packages/InRelease").read_bytes() == made
     assert sorted(path.name for path in tmp_path.iterdir()) == [first.name, f"{first.name}.lock"]
     assert Path(run("repository.py", programs, "1.20.3", tmp_path)) != first
+
+
+@pytest.fixture
+def control_plane_images(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script that makes a control plane's images."""
+    monkeypatch.syspath_prepend(str(SHARED))
+    return importlib.import_module("control_plane_images")
+
+
+def test_a_program_comes_with_the_libraries_that_it_loads(control_plane_images: ModuleType) -> None:
+    found = control_plane_images.from_tree(Path("/"), ("/usr/bin/env",))
+    assert found["usr/bin/env"] == Path("/usr/bin/env").read_bytes()
+    assert any(name.endswith("/libc.so.6") for name in found)
+    assert any("/ld-linux" in f"/{name}" for name in found)
+    assert all(content[:4] == b"\x7fELF" for content in found.values())
+
+
+def test_images_have_the_names_that_kubeadm_asks_for(control_plane_images: ModuleType, tmp_path: Path) -> None:
+    kubeadm = tmp_path / "kubeadm"
+    kubeadm.write_text(
+        '#!/bin/sh\n[ "$7" = v1.33.1 ] && printf "bed.invalid/%s\\n" kube-proxy:v1.33.1 coredns/coredns:v1.12.0\n'
+    )
+    kubeadm.chmod(0o755)
+    found = control_plane_images.names(tmp_path, "1.33.1")
+    assert found == {"kube-proxy": "bed.invalid/kube-proxy:v1.33.1", "coredns": "bed.invalid/coredns/coredns:v1.12.0"}

@@ -41,7 +41,8 @@ def test_the_promised_commands_are_there() -> None:
         initialize environment, apply, infer, runtimes precheck, runtimes generate, runtimes start, runtimes list,
         runtimes status, runtimes stop, runtimes restart, runtimes update, runtimes logs, runtimes console,
         runtimes delete, images list,
-        images verify, images gc, hosts list, hosts show, doctor
+        images verify, images gc, hosts list, hosts show, doctor,
+        nodes list, nodes join, nodes leave, nodes approve
     """
     assert {tuple(each.split()) for each in promised.split(",")} <= set(commands())
 
