@@ -62,8 +62,8 @@ sanity: ## ansible-test sanity over the built collection
 unit: ## unit and property tests (ARGS="-k name")
 	@scripts/bootstrap test && python -m pytest $(ARGS)
 
-policies: ## checkov over the manifests that Runtimes on Kubernetes become
-	@scripts/check-policies $(ARGS)
+policies: ## checkov over the manifests that Runtimes on Kubernetes become, and over what the roles give a cluster
+	@scripts/bootstrap test && scripts/check-policies $(ARGS)
 
 molecule: ## scenarios on real systemd hosts and an emulated guest (SCENARIO=hypervisor)
 	@scripts/bootstrap test && scripts/check-molecule $(SCENARIO)

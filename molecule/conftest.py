@@ -61,7 +61,7 @@ class Outcome:
         return set(re.findall(r"^changed: .*\(item=(.*)\)", of_task, re.MULTILINE))
 
 
-def converge(host: Any, variables: dict[str, Any], *arguments: str) -> Outcome:
+def converge(host: Any, variables: dict[str, Any], *arguments: str, timeout: float = 600) -> Outcome:
     """Run the scenario's converge playbook against one host, with variables that win over the playbook's own."""
     command = [
         "ansible-playbook",
@@ -73,7 +73,7 @@ def converge(host: Any, variables: dict[str, Any], *arguments: str) -> Outcome:
     ]
     environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
     environment.pop("ANSIBLE_STDOUT_CALLBACK", None)
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=timeout)
     return Outcome(result.returncode, result.stdout + result.stderr)
 
 

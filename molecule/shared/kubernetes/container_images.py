@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 REGISTRY = "bed.invalid"  # never resolves (RFC 2606): an image that is not there is never looked for elsewhere
-APPLETS = ("sh", "cat", "hostname", "httpd", "nslookup", "sleep", "wget")
+APPLETS = ("sh", "cat", "hostname", "httpd", "ip", "mv", "nslookup", "sleep", "wget")
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -39,19 +39,19 @@ def archive(members: dict[str, bytes | str]) -> bytes:
     return buffer.getvalue()
 
 
-def image(name: str, entrypoint: list[str], members: dict[str, bytes | str]) -> bytes:
-    """Return a docker archive (moby's image specification 1.2) of one layer."""
+def image(name: str, entrypoint: list[str], members: dict[str, bytes | str], path: str = "/bin") -> bytes:
+    """Return a docker archive (moby's image specification 1.2) of one layer; `path` says where programs are."""
     layer = archive(members)
     config = {
         "architecture": ARCHITECTURES[os.uname().machine],
         "os": "linux",
         "created": "1970-01-01T00:00:00Z",
-        "config": {"Entrypoint": entrypoint, "Env": ["PATH=/bin"]},
+        "config": {"Entrypoint": entrypoint, "Env": [f"PATH={path}"]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
     }
     text = json.dumps(config).encode()
     digest = hashlib.sha256(text).hexdigest()
-    manifest = [{"Config": f"{digest}.json", "RepoTags": [f"{REGISTRY}/{name}:1"], "Layers": ["layer.tar"]}]
+    manifest = [{"Config": f"{digest}.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
     return archive({f"{digest}.json": text, "layer.tar": layer, "manifest.json": json.dumps(manifest).encode()})
 
 
@@ -80,8 +80,8 @@ def main() -> int:
     busybox: dict[str, bytes | str] = {"bin/busybox": Path("/bin/busybox").read_bytes()}
     busybox.update({f"bin/{applet}": "busybox" for applet in APPLETS})
     try:
-        write(target / "pause.tar", image("pause", ["/pause"], {"pause": pause()}))
-        write(target / "busybox.tar", image("busybox", ["/bin/busybox"], busybox))
+        write(target / "pause.tar", image(f"{REGISTRY}/pause:1", ["/pause"], {"pause": pause()}))
+        write(target / "busybox.tar", image(f"{REGISTRY}/busybox:1", ["/bin/busybox"], busybox))
     except (OSError, subprocess.CalledProcessError) as error:
         print(f"container images for test clusters were not made in {target}: {error}", file=sys.stderr)
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -57,8 +58,38 @@ def test_an_expired_token_is_refused(host: Any, cluster: Any, converge_again: Ca
     assert not [path for path in TRACES if host.file(path).exists]
 
 
-def test_it_joins_again(cluster: Any, converge_again: Callable[..., Any]) -> None:
+def test_the_name_of_another_node_is_refused(cluster: Any, converge_again: Callable[..., Any]) -> None:
+    refused = converge_again({"kubernetes_node_name": OTHER})
+    assert refused.returncode != 0
+    assert f"node name: the cluster has a node {OTHER}" in refused.output, refused.output
+    assert NAME not in cluster.nodes()
+
+
+def test_a_token_is_good_for_one_join(host: Any, cluster: Any, converge_again: Callable[..., Any]) -> None:
+    token = cluster.token(ttl="60m")
+    joined = converge_again({"kubernetes_node_token": token})
+    assert joined.returncode == 0, joined.output
+    left = converge_again({"kubernetes_node_state": "left"})
+    assert left.returncode == 0, left.output
+    refused = converge_again({"kubernetes_node_token": token, "kubernetes_node_join_timeout": 60})
+    assert refused.returncode != 0
+    assert f"bootstrap token {token.partition('.')[0]} was used for node {NAME}" in refused.output, refused.output
+    assert token not in refused.output
+    assert NAME not in cluster.nodes()
+    assert not [path for path in TRACES if host.file(path).exists]
+    cluster.kubectl("--namespace=kube-system", "delete", "secret", f"bootstrap-token-{token.partition('.')[0]}")
+
+
+def test_it_joins_again_and_no_other_host_is_touched(cluster: Any, converge_again: Callable[..., Any]) -> None:
     joined = converge_again({})
     assert joined.returncode == 0, joined.output
     assert cluster.is_ready(NAME)
     assert not cluster.tokens(), "a token outlived the join that it was made for"
+    tasks = dict(re.findall(r"^(\S+) +: ok=(\d+)", joined.output, re.MULTILINE))
+    assert set(tasks) == {NAME}, "hosts that tasks were run for"
+    assert set(re.findall(rf"\[{NAME} -> (\w+)", joined.output)) == {"control1"}, "hosts that were asked for it"
+
+
+def test_a_run_over_all_nodes_changes_none(converge_again: Callable[..., Any]) -> None:
+    again = converge_again({}, "--limit=nodes")
+    assert (again.returncode, again.changed) == (0, 0), again.output

@@ -22,7 +22,7 @@ def name(host: Any) -> str:
 def test_the_node_is_ready_with_the_control_planes_version(cluster: Any, name: str) -> None:
     assert cluster.is_ready(name)
     node = cluster.nodes()[name]["status"]["nodeInfo"]
-    said = cluster.host.check_output("/srv/kubernetes/programs/kubelet --version")
+    said = cluster.host.check_output("kubelet --version")
     assert said == f"Kubernetes {node['kubeletVersion']}"
     assert node["containerRuntimeVersion"].startswith("containerd://")
 
@@ -40,3 +40,10 @@ def test_a_pod_runs_and_answers(host: Any, cluster: Any, name: str) -> None:
     assert host.check_output("python3 -c %s", FETCH % address) == "200"
     assert cluster.kubectl("exec", "web", "--", "busybox", "hostname") == "web"
     cluster.kubectl("delete", "pod", "web")
+
+
+def test_its_labels_say_what_the_host_has(host: Any, cluster: Any, name: str) -> None:
+    labels = cluster.nodes()[name]["metadata"]["labels"]
+    ours = {key: value for key, value in labels.items() if key.partition("/")[0].endswith("vllmd.com")}
+    domains = host.check_output("ls --directory /sys/devices/system/node/node[0-9]* | wc --lines")
+    assert ours == {"accelerator.vllmd.com/count": "0", "host.vllmd.com/numa-nodes": domains}

@@ -1,0 +1,1 @@
+export DIB_BED_IMAGES=${DIB_BED_IMAGES:-}
