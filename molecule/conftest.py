@@ -61,7 +61,7 @@ class Outcome:
         return set(re.findall(r"^changed: .*\(item=(.*)\)", of_task, re.MULTILINE))
 
 
-def converge(host: Any, variables: dict[str, Any], *arguments: str, timeout: float = 600) -> Outcome:
+def converge(host: Any, variables: dict[str, Any], *arguments: str, timeout: float = 1800) -> Outcome:
     """Run the scenario's converge playbook against one host, with variables that win over the playbook's own."""
     command = [
         "ansible-playbook",

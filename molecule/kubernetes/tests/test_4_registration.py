@@ -130,7 +130,7 @@ def approve(request: str, why: str) -> None:
     root = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
     command = [str(Path(sys.executable).with_name("ansible-playbook")), str(root / "playbooks/approve.yml")]
     command += [f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}", f"--extra-vars={json.dumps(given)}"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

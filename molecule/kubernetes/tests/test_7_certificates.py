@@ -140,7 +140,7 @@ def test_the_role_changes_nothing_twice(role: str) -> None:
 
 def test_everything_is_listed_with_the_days_left(host: Any) -> None:
     command = [sys.executable, "-m", "vllmdctl", "certificates", "list", "-i", str(inventory()), "-o", "json"]
-    told = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=300).stdout
+    told = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=900).stdout
     assert {each["host"] for each in json.loads(told)} == {"control1", "node1", "node2"}
     listed = json.loads(host.check_output("vllmd-certificates list --json"))
     names = {each["name"] for each in listed if each["state"] == "ok" and each["days_left"] > 300}
@@ -205,7 +205,7 @@ def test_the_way_back_is_open(host: Any, cluster: Any, client: Any) -> None:
 def test_a_node_that_nobody_rotates_stops_it(cluster: Any) -> None:
     cluster.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "guest-1"}})
     process = play("playbooks/rotate.yml", "--extra-vars=rotate_authority=kubernetes", "--check")
-    said, _nothing = process.communicate(timeout=600)
+    said, _nothing = process.communicate(timeout=1800)
     assert process.returncode != 0
     assert "nobody rotates guest-1" in " ".join(said.split()), said
     cluster.kubectl("delete", "node", "guest-1")

@@ -46,7 +46,7 @@ options:
     type: str
     choices: [unified, machine]
     default: unified
-  timeout: {description: Seconds until ssh must answer; a busy machine needs many., type: int, default: 180}
+  timeout: {description: Seconds until ssh must answer; a busy machine needs many., type: int, default: 600}
 """
 
 RETURN = r"""
@@ -178,7 +178,7 @@ def main() -> None:
             "static": {"type": "path"},
             "volumes": {"type": "list", "elements": "path", "default": []},
             "cgroups": {"type": "str", "choices": ["unified", "machine"], "default": "unified"},
-            "timeout": {"type": "int", "default": 180},
+            "timeout": {"type": "int", "default": 600},
         },
         required_if=[("state", "started", ["hostname", "rootfs", "slot", "index", "authorized_key"])],
     )

@@ -41,7 +41,7 @@ options:
     default: kernel
   cmdline: {description: Kernel command line for O(boot=kernel)., type: str, default: ''}
   memory_mib: {description: Memory., type: int, default: 1024}
-  timeout: {description: Seconds until ssh must answer., type: int, default: 240}
+  timeout: {description: Seconds until ssh must answer; a busy machine needs many., type: int, default: 900}
 """
 
 RETURN = r"""
@@ -185,7 +185,7 @@ def main() -> None:
             "boot": {"type": "str", "choices": ["kernel", "grub"], "default": "kernel"},
             "cmdline": {"type": "str", "default": ""},
             "memory_mib": {"type": "int", "default": 1024},
-            "timeout": {"type": "int", "default": 240},
+            "timeout": {"type": "int", "default": 900},
         },
         required_if=[("state", "started", ["hostname", "image", "root_uuid", "slot", "index", "authorized_key"])],
     )

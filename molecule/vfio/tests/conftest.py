@@ -67,7 +67,7 @@ def bind(host: Any) -> Callable[..., dict[str, Any]]:
 @pytest.fixture(scope="module")
 def reboot(host: Any) -> Callable[[], None]:
     """Reboots the host and waits for it."""
-    return lambda: host.ansible("ansible.builtin.reboot", "reboot_timeout=600 connect_timeout=20", check=False)
+    return lambda: host.ansible("ansible.builtin.reboot", "reboot_timeout=1200 connect_timeout=20", check=False)
 
 
 @pytest.fixture
