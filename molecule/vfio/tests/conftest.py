@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-# Prints {address: [driver, driver_override, IOMMU group]} of all functions but bridges. One process: each is time here.
-READ = """
-import json, pathlib
-shown = {}
-for path in pathlib.Path("/sys/bus/pci/devices").iterdir():
-    if (path / "class").read_text().startswith("0x06"):
-        continue
-    link = lambda name: (path / name).resolve().name if (path / name).exists() else ""
-    shown[path.name] = [link("driver"), (path / "driver_override").read_text().strip(), link("iommu_group")]
-print(json.dumps(shown))
-"""
+sys.path.insert(0, str(Path(__file__).parents[2] / "shared/testing"))
+from passthrough import binding, functions_of
 
 
 @pytest.fixture(scope="module")
 def functions(host: Any) -> Callable[[], dict[str, list[str]]]:
     """Reads what drives each function now: {address: [driver, driver_override, IOMMU group]}."""
-    return lambda: json.loads(host.check_output("python3 -c %s", READ))
+    return partial(functions_of, host)
 
 
 # Whom the host keeps, and their drivers.
@@ -52,16 +45,7 @@ def native() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def bind(host: Any) -> Callable[..., dict[str, Any]]:
     """Runs module vfio_binding on the host; what it said, also when it refused."""
-
-    def run(**arguments: Any) -> dict[str, Any]:
-        try:
-            result = host.ansible("vllmd.platform.vfio_binding", json.dumps(arguments), check=False)
-        except host.ansible.AnsibleException as refused:
-            result = refused.result
-        # ansible-core 2.19 does not write "failed" where testinfra reads; this module has "msg" only then.
-        return {**result, "failed": "msg" in result}
-
-    return run
+    return partial(binding, host)
 
 
 @pytest.fixture(scope="module")
