@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help run precheck plan stop status image lock-image gc clean distclean test lint sanity unit policies molecule bench collection lock
+.PHONY: help run precheck plan stop status image lock-image gc clean distclean test lint sanity unit policies molecule drills bench collection lock
 
 INVENTORY ?= inventories/local
 PROFILE ?= cpu
@@ -67,6 +67,9 @@ policies: ## checkov over the manifests that Runtimes on Kubernetes become, and 
 
 molecule: ## scenarios on real systemd hosts and an emulated guest (SCENARIO=hypervisor)
 	@scripts/bootstrap test && scripts/check-molecule $(SCENARIO)
+
+drills: ## what takes too long for `make test`: authority replaced, cluster upgraded, three members; an hour and a half
+	@scripts/bootstrap test && VLLMD_TEST_MARKS='drill or not drill' scripts/check-molecule kubernetes kubernetes_control_plane
 
 bench: ## measure boot and build beside a stock image; writes build/benchmarks/
 	@scripts/bootstrap test && python benchmarks/boot.py $(ARGS)

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 testinfra_hosts = ["ansible://control1"]
+pytestmark = pytest.mark.drill
 ROOT = Path(__file__).parents[3]
 POLL = ROOT / "tests/support/poll_kubernetes.py"
 PARTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")

@@ -16,6 +16,7 @@ import testinfra
 from playing import ROOT, play, wait_for
 
 testinfra_hosts = ["ansible://control_plane"]
+pytestmark = pytest.mark.drill
 EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 SHARED = ROOT / "molecule/shared/kubernetes"
 NODES = ("control1", "node1", "node2")
