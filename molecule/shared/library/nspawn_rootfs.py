@@ -24,6 +24,7 @@ description:
 options:
   release: {description: Debian release by code name., type: str, required: true}
   packages: {description: Packages to install besides the essential ones., type: list, elements: str, required: true}
+  files: {description: Directory whose files are put over the tree., type: path, required: true}
   cache: {description: Directory that holds the trees., type: path, default: /var/cache/vllmd/rootfs}
 """
 
@@ -39,6 +40,12 @@ RECIPE = 1  # raise when the build below changes in a way that its inputs do not
 def sources(release: str) -> list[str]:
     """One-line apt sources for `release`, from the Debian mirrors this machine uses itself."""
     return [f"deb {uri} {release}{suffix} main" for suffix, uri in debian_download.mirrors()]
+
+
+def digests(files: Path) -> dict[str, str]:
+    """Return the digest of each file below a directory, by its path there."""
+    found = sorted(path for path in files.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return {str(path.relative_to(files)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
 def build(partial: Path, release: str, packages: list[str], mirrors: list[str]) -> None:
@@ -71,14 +78,15 @@ def main() -> None:
         argument_spec={
             "release": {"type": "str", "required": True},
             "packages": {"type": "list", "elements": "str", "required": True},
+            "files": {"type": "path", "required": True},
             "cache": {"type": "path", "default": "/var/cache/vllmd/rootfs"},
         },
         supports_check_mode=True,
     )
-    release, cache = module.params["release"], Path(module.params["cache"])
+    release, cache, files = module.params["release"], Path(module.params["cache"]), Path(module.params["files"])
     packages = sorted(set(module.params["packages"]))
     # The mirror is not an input: the same release from another mirror is the same tree.
-    inputs = json.dumps([RECIPE, release, packages]).encode()
+    inputs = json.dumps([RECIPE, release, packages, digests(files)]).encode()
     tree = cache / f"{release}-{hashlib.sha256(inputs).hexdigest()[:12]}"
     if tree.is_dir() or module.check_mode:
         module.exit_json(changed=not tree.is_dir(), path=str(tree), seconds=0.0)
@@ -93,6 +101,7 @@ def main() -> None:
         try:
             shutil.rmtree(partial, ignore_errors=True)
             build(partial, release, packages, sources(release))
+            shutil.copytree(files, partial, dirs_exist_ok=True)
             partial.rename(tree)
         except (OSError, debian_download.DownloadError, RuntimeError, subprocess.CalledProcessError) as error:
             shutil.rmtree(partial, ignore_errors=True)
