@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from conftest import converge
 
-testinfra_hosts = ["ansible://trixie", "ansible://bare"]
+testinfra_hosts = ["ansible://trixie"]
 STATES = "Bring the runtimes into their states"
 SERVED = {
     "name": "alpha",
