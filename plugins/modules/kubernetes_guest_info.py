@@ -39,6 +39,12 @@ options:
         ends the wait.
     type: int
     default: 0
+  patience:
+    description:
+      - Seconds that its node gets to be ready again when it is there and is not ready just now. A busy host's kubelet
+        can be late, and that is no reason to give its guest another token.
+    type: int
+    default: 0
   kubeconfig:
     description: Credentials that may read nodes, requests for certificates and what is registered.
     type: path
@@ -123,6 +129,14 @@ def wait(kubectl: Kubectl, given: dict[str, Any]) -> guests.Guest:
         time.sleep(_PAUSE_SECONDS)
 
 
+def look_patiently(kubectl: Kubectl, given: dict[str, Any], seconds: int) -> guests.Guest:
+    """Return how far the guest has come, after ``seconds`` at most for a silent node. Raises NodeError, RecordError."""
+    deadline = time.monotonic() + seconds
+    while (found := look(kubectl, given)).is_silent and time.monotonic() < deadline:
+        time.sleep(_PAUSE_SECONDS)
+    return found
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -132,6 +146,7 @@ def main() -> None:
             # The id of a token is no secret.
             "token_id": {"type": "str", "default": "", "no_log": False},
             "wait": {"type": "int", "default": 0},
+            "patience": {"type": "int", "default": 0},
             "kubeconfig": {"type": "path", "required": True},
             "kubectl": {"type": "str", "default": "kubectl"},
         },
@@ -140,7 +155,10 @@ def main() -> None:
     given = module.params
     kubectl = Kubectl(given["kubectl"], given["kubeconfig"])
     try:
-        found = wait(kubectl, given) if given["wait"] and not module.check_mode else look(kubectl, given)
+        if given["wait"] and not module.check_mode:
+            found = wait(kubectl, given)
+        else:
+            found = look_patiently(kubectl, given, 0 if module.check_mode else given["patience"])
     except (NodeError, records.RecordError) as error:
         module.fail_json(msg=f"guest: {error}")
     module.exit_json(

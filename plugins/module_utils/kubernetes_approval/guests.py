@@ -20,12 +20,14 @@ class Guest:
 
     ``is_member``: its node is ready, and has not left. ``is_expected``: the token that it has may still serve.
     ``has_used``: a certificate was issued for that token. ``denied``: why one was not, empty when nobody said no.
+    ``is_silent``: its node is there, on its machine, and is not ready just now.
     """
 
     is_member: bool
     is_expected: bool
     has_used: bool
     denied: str
+    is_silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def look(name: str, machine_id: str, token_id: str, seen: Seen, now: datetime) -
         and not denied
         and (not identity.valid_until or now < parse_time(identity.valid_until))
     )
-    return Guest(is_ready and is_registered, is_expected, has_used, denied)
+    is_silent = is_registered and not is_ready and machine == machine_id
+    return Guest(is_ready and is_registered, is_expected, has_used, denied, is_silent)
 
 
 def _outcome(requests: Sequence[Mapping[str, Any]], token_id: str) -> tuple[bool, str]:

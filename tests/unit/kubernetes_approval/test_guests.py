@@ -48,7 +48,7 @@ def left() -> Record:
         ("abcdef", guests.Seen(None, RECORD, [request(ISSUED)]), guests.Guest(False, False, True, "")),
         ("abcdef", guests.Seen(node(), RECORD, [request(ISSUED)]), guests.Guest(True, False, True, "")),
         ("", guests.Seen(node(), RECORD, []), guests.Guest(True, False, False, "")),
-        ("abcdef", guests.Seen(node("Unknown"), RECORD, [request(ISSUED)]), guests.Guest(False, False, True, "")),
+        ("abcdef", guests.Seen(node("Unknown"), RECORD, [request(ISSUED)]), guests.Guest(False, False, True, "", True)),
         # It left.
         ("abcdef", guests.Seen(node(), left(), [request(ISSUED)]), guests.Guest(False, False, True, "")),
         ("abcdef", guests.Seen(None, left(), []), guests.Guest(False, False, False, "")),
@@ -79,3 +79,9 @@ def test_its_time_is_over() -> None:
 def test_another_machine_of_its_name_is_refused() -> None:
     with pytest.raises(NodeError, match="node gpu-1 is in the cluster already, on machine other"):
         guests.look("gpu-1", MACHINE, "abcdef", guests.Seen(node(machine="other"), RECORD, []), NOW)
+
+
+def test_a_silent_node_is_one_that_was_here() -> None:
+    seen = guests.Seen(node("Unknown", machine="other"), RECORD, [])
+    assert not guests.look("gpu-1", MACHINE, "", seen, NOW).is_silent
+    assert not guests.look("gpu-1", MACHINE, "", replace(seen, node=node("Unknown"), record=left()), NOW).is_silent

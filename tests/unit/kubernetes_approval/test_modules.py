@@ -11,8 +11,12 @@ import pytest
 
 from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes.errors import NodeError
 from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes.programs import Kubectl
-from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes_approval import records, requests, store
-from ansible_collections.vllmd.platform.plugins.modules import kubernetes_approve, kubernetes_registration
+from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes_approval import guests, records, requests, store
+from ansible_collections.vllmd.platform.plugins.modules import (
+    kubernetes_approve,
+    kubernetes_guest_info,
+    kubernetes_registration,
+)
 
 from .conftest import MACHINE, Key, registered, serving
 
@@ -147,3 +151,16 @@ def test_without_cryptography_it_is_said_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.setattr(requests, "_HAS_CRYPTOGRAPHY", False)
     with pytest.raises(requests.UnreadableError, match="install package python3-cryptography"):
         requests.need_cryptography()
+
+
+@pytest.mark.parametrize(("patience", "looks", "is_member"), [(60, 3, True), (0, 1, False)])
+def test_a_guest_whose_node_is_silent_gets_time(
+    kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch, patience: int, looks: int, is_member: bool
+) -> None:
+    silent, member = guests.Guest(False, False, True, "", True), guests.Guest(True, False, True, "")
+    said = [silent, silent, member]
+    left = list(said)
+    monkeypatch.setattr(kubernetes_guest_info, "look", lambda *_given: left.pop(0))
+    monkeypatch.setattr(kubernetes_guest_info, "_PAUSE_SECONDS", 0.01)
+    assert kubernetes_guest_info.look_patiently(kubectl, {}, patience).is_member is is_member
+    assert len(said) - len(left) == looks
