@@ -186,7 +186,7 @@ def test_a_second_run_changes_nothing(cluster: Any, variables: dict[str, Any]) -
     again = play("start", **variables)
     assert again.returncode == 0, again.stdout + again.stderr
     assert not re.findall(r"changed=([1-9]\d*)", again.stdout), again.stdout
-    assert cluster.tokens() == before
+    assert set(cluster.tokens()) <= set(before), "a token was made"  # one of another test may have expired
 
 
 def test_a_copy_of_its_config_image_is_worth_nothing(host: Any, cluster: Any, guests: tuple[Guest, Guest]) -> None:
