@@ -27,12 +27,15 @@ pytestmark = pytest.mark.skipif(
 
 NETWORK = network_of({})
 GUESTS = [guest_of(NETWORK, "a", "10.213.0.10"), guest_of(NETWORK, "b", "10.213.0.11")]
-#: Without /sys to write to, networkd takes a link for ready as there is no udev to say so.
+#: Without /sys to write to, networkd takes a link for ready as there is no udev to say so; nor is there one that opens
+#: /dev/net/tun to everybody, as udev's own rules do.
 SCRIPT = """
 set -eu
 mount -t tmpfs tmpfs /run
 mount --bind "$1" /etc/systemd/network
 mount -t sysfs -o ro sysfs /sys
+mount -t tmpfs -o mode=755 tmpfs /dev/net
+mknod --mode=666 /dev/net/tun c 10 200
 {daemon} >"$2" 2>&1 &
 daemon=$!
 trap 'kill $daemon; wait $daemon || :' EXIT
