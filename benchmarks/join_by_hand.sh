@@ -36,7 +36,6 @@ kernel.panic_on_oops = 1
 fs.inotify.max_user_instances = 8192
 END
 sysctl --quiet --load=/etc/sysctl.d/90-kubernetes.conf
-step kernel
 
 mkdir -p /etc/containerd /opt/cni/bin /etc/cni/net.d
 cat >/etc/containerd/config.toml <<'END'
@@ -52,7 +51,6 @@ ln -sf /usr/lib/cni/* /opt/cni/bin/
 echo 'runtime-endpoint: unix:///run/containerd/containerd.sock' >/etc/crictl.yaml
 systemctl enable --quiet containerd.service
 systemctl restart containerd.service
-step containerd
 
 mkdir -p /etc/systemd/system/kubelet.service.d
 cat >/etc/systemd/system/kubelet.service.d/20-kubeadm.conf <<'END'
@@ -71,7 +69,7 @@ RestartSec=10
 END
 systemctl daemon-reload
 systemctl enable --quiet kubelet.service
-step kubelet
+step configuration
 
 cat >/run/join.yaml <<END
 apiVersion: kubeadm.k8s.io/v1beta2

@@ -108,6 +108,10 @@ seconds:
   description: How long C(kubeadm join) took.
   returned: when the host joined
   type: float
+kubelet_configuration:
+  description: What is in F(/var/lib/kubelet/config.yaml).
+  returned: when the host is a node
+  type: str
 """
 
 import copy
@@ -137,6 +141,7 @@ LOCK = Path("/run/lock/vllmd-kubernetes-node.lock")
 #: In RAM, for root alone, and gone when the module ends.
 DIRECTORY = Path("/run/vllmd-kubernetes-join")
 BOOTSTRAP = Path("/etc/kubernetes/bootstrap-kubelet.conf")
+KUBELET = Path("/var/lib/kubelet/config.yaml")
 _RESET_SECONDS = 300
 
 
@@ -228,6 +233,14 @@ def join(document: dict[str, Any], order: joining.Join, version: versions.Versio
         BOOTSTRAP.unlink(missing_ok=True)
 
 
+def kubelet_configuration() -> dict[str, str]:
+    """Return the text of the kubelet's configuration by its name in the result, nothing where there is none."""
+    try:
+        return {"kubelet_configuration": KUBELET.read_text(encoding="utf-8")}
+    except FileNotFoundError:
+        return {}
+
+
 def bring(module: AnsibleModule, given: dict[str, Any]) -> dict[str, Any]:
     """Join, or find that the host has; return the module's result. Raises NodeError, OSError."""
     pins.parse(given["ca_pins"])
@@ -237,7 +250,7 @@ def bring(module: AnsibleModule, given: dict[str, Any]) -> dict[str, Any]:
         # What a run left that was killed after the kubelet had its certificate, and before kubeadm tidied up.
         if BOOTSTRAP.exists() and not module.check_mode:
             BOOTSTRAP.unlink()
-        return {"changed": False, "name": name, "version": ""}
+        return {"changed": False, "name": name, "version": "", **kubelet_configuration()}
     if not given["token"]:
         raise NodeError(
             f"no bootstrap token was given and this host is not a node of {given['endpoint']} yet; make one with "
@@ -260,6 +273,7 @@ def bring(module: AnsibleModule, given: dict[str, Any]) -> dict[str, Any]:
     if not module.check_mode:
         with locks.exclusive(LOCK, "joining or leaving a cluster"), signals.signals_raise():
             result["seconds"] = round(join(document, order, version, given["timeout"]), 2)
+            result.update(kubelet_configuration())
     return result
 
 

@@ -89,7 +89,8 @@ from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes import n
 from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes.errors import NodeError
 from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes.programs import Kubectl
 
-_POLL_SECONDS = 1.0
+_POLL_SECONDS = 0.5
+_WATCH_SECONDS = 10
 
 
 def condition(node: dict[str, Any] | None) -> tuple[bool, str]:
@@ -120,7 +121,12 @@ def wait(kubectl: Kubectl, name: str, seconds: int) -> dict[str, Any]:
                 f"node {name} is not ready after {seconds} s: {' '.join((trouble or message).split())[:400]}; "
                 "'journalctl -u kubelet' on the host says more"
             )
-        time.sleep(_POLL_SECONDS)
+        if node is None:
+            time.sleep(_POLL_SECONDS)
+        else:
+            # Ends at once when it is ready; whether it ended for that is seen by asking again.
+            patience = min(_WATCH_SECONDS, max(1, int(deadline - time.monotonic())))
+            kubectl.run("wait", "--for=condition=Ready", f"node/{name}", f"--timeout={patience}s")
 
 
 def remembered(path: Path) -> list[str]:

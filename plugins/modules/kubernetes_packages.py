@@ -42,6 +42,20 @@ options:
       - A directory on the host with packages and F(SHA256SUMS), what C(sha256sum *.deb) writes. What is not in it
         comes from the apt sources.
     type: path
+  files:
+    description: What apt needs to know first, a source and its key. With O(state=absent) they stay.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: The file; its directory is made.
+        type: path
+        required: true
+      content:
+        description: What is in it.
+        type: str
+        required: true
   source_list:
     description:
       - The one file of apt sources that has the packages in O(hold). When nothing else is missing, only that is asked.
@@ -56,6 +70,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+written:
+  description: Those of O(files) that were written or would be.
+  returned: success
+  type: list
+  elements: str
 installed:
   description: Packages that were installed or would be, with their versions.
   returned: success
@@ -69,6 +88,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.vllmd.platform.plugins.module_utils import host_files
 from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes import packages as rules
 from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes.errors import NodeError
 from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes.programs import run
@@ -159,12 +179,14 @@ def install(lacks: dict[str, str], given: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Run the module."""
+    file = {"path": {"type": "path", "required": True}, "content": {"type": "str", "required": True}}
     module = AnsibleModule(
         argument_spec={
             "packages": {"type": "dict", "required": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "hold": {"type": "list", "elements": "str", "default": []},
             "directory": {"type": "path"},
+            "files": {"type": "list", "elements": "dict", "default": [], "options": file},
             "source_list": {"type": "path"},
         },
         supports_check_mode=True,
@@ -173,13 +195,17 @@ def main() -> None:
     wanted = {str(name): str(version or "") for name, version in given["packages"].items()}
     try:
         result = bring(module, given, wanted) if given["state"] == "present" else remove(module, wanted)
-    except NodeError as error:
+    except (NodeError, host_files.FilesError) as error:
         module.fail_json(msg=f"packages: {error}")
     module.exit_json(**result)
 
 
 def bring(module: AnsibleModule, given: dict[str, Any], wanted: dict[str, str]) -> dict[str, Any]:
-    """Install what is lacking and hold; return the module's result. Raises NodeError."""
+    """Write apt's files, install what is lacking and hold; return the module's result. Raises NodeError, FilesError."""
+    files = [host_files.File(Path(each["path"]), each["content"].encode()) for each in given["files"]]
+    changes, _directories, _links = host_files.compare([], files, {})
+    if not module.check_mode:
+        host_files.write([], [file for file, _before in changes.files], [])
     before = status(list(wanted))
     if KUBELET_CONFIG.exists():
         rules.refuse_older_kubelet(wanted, before)
@@ -196,14 +222,18 @@ def bring(module: AnsibleModule, given: dict[str, Any], wanted: dict[str, str]) 
     versions = dict(each.partition("=")[::2] for each in installed)
     after = {name: versions.get(name) or (before[name].version if name in before else "") for name in wanted}
     return {
-        "changed": bool(lacks or unheld),
+        "changed": bool(changes.files or lacks or unheld),
+        "written": [str(file.path) for file, _before in changes.files],
         "installed": installed,
-        "diff": {
-            "before": _listed(
-                {name: each.version for name, each in before.items()}, [n for n in before if before[n].is_held]
-            ),
-            "after": _listed(after, [*given["hold"], *(name for name in before if before[name].is_held)]),
-        },
+        "diff": [
+            *changes.shown(),
+            {
+                "before": _listed(
+                    {name: each.version for name, each in before.items()}, [n for n in before if before[n].is_held]
+                ),
+                "after": _listed(after, [*given["hold"], *(name for name in before if before[name].is_held)]),
+            },
+        ],
     }
 
 
@@ -214,6 +244,7 @@ def remove(module: AnsibleModule, wanted: dict[str, str]) -> dict[str, Any]:
         apt("purge", "--allow-change-held-packages", *sorted(before))
     return {
         "changed": bool(before),
+        "written": [],
         "installed": [],
         "diff": {"before": _listed({name: each.version for name, each in before.items()}, []), "after": ""},
     }

@@ -154,6 +154,11 @@ swaps:
   returned: success
   type: list
   elements: str
+swaps_at_boot:
+  description: Swap areas in F(/etc/fstab).
+  returned: success
+  type: list
+  elements: str
 modules_to_load:
   description: Modules that are wanted and not loaded.
   returned: success
@@ -315,6 +320,7 @@ def look(given: dict[str, Any], host: Host, state: HostState, problems: list[str
         "machine_id": state.machine_id,
         "address": own_address(given["endpoint"]),
         "swaps": list(state.swaps),
+        "swaps_at_boot": list(state.swaps_at_boot),
         "modules_to_load": sorted(set(given["modules"]) - state.modules),
         "sysctl_differs": sorted(preflight.sysctl_differs(state, given["sysctl"])),
         "nvidia_runtime": state.has_nvidia_runtime,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.drill
 testinfra_hosts = ["ansible://control1"]
 BINDINGS = ("kubeadm:node-autoapprove-bootstrap", "kubeadm:node-autoapprove-certificate-rotation")
 FILES = ("/etc/systemd/system/vllmd-node-approver.service", "/etc/vllmd/control-plane-controller/approver.conf")

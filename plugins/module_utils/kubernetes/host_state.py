@@ -21,13 +21,14 @@ class HostState:
 
     ``modules`` are those that are there to use now, ``loadable`` those that could be loaded. ``sysctl`` has the values
     of the keys that were asked for, normalised to single spaces; a key that the kernel does not have is not in it.
-    ``listening`` are TCP ports. ``swaps`` are the names of active swap areas.
+    ``listening`` are TCP ports. ``swaps`` are the names of active swap areas, ``swaps_at_boot`` those in /etc/fstab.
     """
 
     hostname: str = ""
     machine_id: str = ""
     product_uuid: str = ""
     swaps: tuple[str, ...] = ()
+    swaps_at_boot: tuple[str, ...] = ()
     modules: frozenset[str] = frozenset()
     loadable: frozenset[str] = frozenset()
     sysctl: Mapping[str, str] = field(default_factory=dict)
@@ -43,6 +44,7 @@ def read_state(root: Path, modules: Iterable[str], keys: Iterable[str]) -> HostS
         machine_id=_text(root / "etc/machine-id"),
         product_uuid=_text(root / "sys/class/dmi/id/product_uuid").lower(),
         swaps=tuple(line.split()[0] for line in _text(root / "proc/swaps").splitlines()[1:] if line.strip()),
+        swaps_at_boot=_swaps_at_boot(_text(root / "etc/fstab")),
         modules=frozenset(name for name in names if _is_there(root, name)),
         loadable=_loadable(root, names),
         sysctl=_sysctl(root, keys),
@@ -56,6 +58,11 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
+
+
+def _swaps_at_boot(table: str) -> tuple[str, ...]:
+    rows = [line.split() for line in table.splitlines() if not line.lstrip().startswith("#")]
+    return tuple(row[0] for row in rows if len(row) > 2 and row[2] == "swap")
 
 
 def _is_there(root: Path, name: str) -> bool:
