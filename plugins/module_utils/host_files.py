@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,11 +44,17 @@ class File:
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit that reads some of the files; it starts with the host, and now if ``started``."""
+    """A unit that reads some of the files; it starts with the host, and now if ``started``.
+
+    ``reload`` says that it reads them again without a restart. ``watched`` are files, and directories with all below
+    them, that others write: it is restarted when one is newer than its start.
+    """
 
     name: str
     files: frozenset[Path] = frozenset()
     started: bool = False
+    reload: bool = False
+    watched: tuple[Path, ...] = ()
 
 
 @dataclass
@@ -192,7 +199,10 @@ def bring(units: Sequence[Unit], changed: Iterable[Path], *, is_dry: bool = Fals
         is_late = (PENDING / unit.name).exists() or not paths.isdisjoint(unit.files)
         todo = ["enable"] if shown["UnitFileState"] == "disabled" else []
         if shown["ActiveState"] == "active":
-            todo += ["restart"] if is_late else []
+            if _newest(unit.watched) > _started(shown):
+                todo.append("restart")
+            elif is_late:
+                todo.append("reload" if unit.reload else "restart")
         elif unit.started:
             todo.append("start")
         for verb in todo:
@@ -202,6 +212,22 @@ def bring(units: Sequence[Unit], changed: Iterable[Path], *, is_dry: bool = Fals
         if not is_dry:
             (PENDING / unit.name).unlink(missing_ok=True)
     return lines
+
+
+def _started(shown: Mapping[str, str]) -> float:
+    """Return when a unit became active (Unix seconds); systemd counts microseconds of the monotonic clock."""
+    ago = time.clock_gettime(time.CLOCK_MONOTONIC) - int(shown["ActiveEnterTimestampMonotonic"] or 0) / 1e6
+    return time.time() - ago
+
+
+def _newest(paths: Iterable[Path]) -> float:
+    """Return when the newest of ``paths``, and of the files below them, was written (Unix seconds), 0 without any."""
+    newest = 0.0
+    for path in paths:
+        # What Python compiles when the unit has started is no change.
+        below = (each for each in path.rglob("*") if "__pycache__" not in each.parts) if path.is_dir() else (path,)
+        newest = max([newest, *(each.lstat().st_mtime for each in below if each.is_file())])
+    return newest
 
 
 def _looks(path: Path, kind: str, is_kind: Callable[[int], bool], *, follow: bool = False) -> os.stat_result | None:
@@ -240,7 +266,7 @@ def _keep(path: Path, previous: Path) -> None:
 
 def _show(names: Sequence[str]) -> list[dict[str, str]]:
     """Return what systemd knows of each unit."""
-    properties = ("LoadState", "ActiveState", "UnitFileState", "NeedDaemonReload")
+    properties = ("LoadState", "ActiveState", "UnitFileState", "NeedDaemonReload", "ActiveEnterTimestampMonotonic")
     if not names:
         return []
     status, said = run(["systemctl", "show", *(f"--property={name}" for name in properties), "--", *names])

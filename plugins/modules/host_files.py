@@ -82,6 +82,17 @@ options:
         description: Whether it is started, too.
         type: bool
         default: false
+      reload:
+        description: Whether it reads its files again without a restart.
+        type: bool
+        default: false
+      watched:
+        description: >-
+          Files that others write, and directories with all below them. It is restarted if it runs since before one of
+          them was written.
+        type: list
+        elements: path
+        default: []
 """
 
 EXAMPLES = r"""
@@ -145,7 +156,13 @@ def bring(given: dict[str, Any], *, is_dry: bool) -> dict[str, Any]:
     """Bring the host there, or say what is missing; return the module's result. Raises FilesError."""
     files = read(given)
     units = [
-        host_files.Unit(each["name"], frozenset(Path(path) for path in each["files"]), each["started"])
+        host_files.Unit(
+            name=each["name"],
+            files=frozenset(Path(path) for path in each["files"]),
+            started=each["started"],
+            reload=each["reload"],
+            watched=tuple(Path(path) for path in each["watched"]),
+        )
         for each in given["units"]
     ]
     links = {Path(directory): Path(source) for directory, source in given["links"].items()}
@@ -177,6 +194,8 @@ def main() -> None:
         "name": {"type": "str", "required": True},
         "files": {"type": "list", "elements": "path", "default": []},
         "started": {"type": "bool", "default": False},
+        "reload": {"type": "bool", "default": False},
+        "watched": {"type": "list", "elements": "path", "default": []},
     }
     module = AnsibleModule(
         argument_spec={

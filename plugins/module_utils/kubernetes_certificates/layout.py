@@ -61,9 +61,16 @@ def renewal_name(relative: str) -> str:
 
 #: Arguments of components that name a file which is read at their start only. Everything else that names certificates
 #: (tls-*, client-ca-file, kubelet-client-*, etcd-certfile, proxy-client-*, cluster-signing-*, cert-file) is read again.
+#: The last three of the API server's are of role runtime_controller, which may have been killed before its restart.
 READ_ONCE = {
     "etcd": ("trusted-ca-file", "peer-trusted-ca-file"),
-    "kube-apiserver": ("etcd-cafile", "kubelet-certificate-authority"),
+    "kube-apiserver": (
+        "etcd-cafile",
+        "kubelet-certificate-authority",
+        "encryption-provider-config",
+        "audit-policy-file",
+        "admission-control-config-file",
+    ),
     "kube-controller-manager": ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig", "root-ca-file"),
     "kube-scheduler": ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"),
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ class Systemd:
             "ActiveState": active,
             "UnitFileState": file,
             "NeedDaemonReload": reload,
+            "ActiveEnterTimestampMonotonic": str(int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6)),
         }
 
     def __call__(self, argv: Sequence[str]) -> tuple[int, str]:
@@ -36,7 +39,8 @@ class Systemd:
         assert argv[0] == "systemctl"
         verb = argv[1]
         if verb == "show":
-            gone = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": "", "NeedDaemonReload": "no"}
+            gone = dict.fromkeys(("ActiveState", "UnitFileState", "ActiveEnterTimestampMonotonic"), "0")
+            gone |= {"LoadState": "not-found", "NeedDaemonReload": "no"}
             names = argv[argv.index("--") + 1 :]
             told = [self.units.get(name, gone) for name in names]
             return 0, "\n\n".join("\n".join(f"{key}={value}" for key, value in each.items()) for each in told)
@@ -49,8 +53,8 @@ class Systemd:
             return 0, ""
         if verb == "enable":
             self.units[argv[2]]["UnitFileState"] = "enabled"
-        else:
-            self.units[argv[2]]["ActiveState"] = "active"
+        elif verb != "reload":
+            self.unit(argv[2], active="active", file=self.units[argv[2]]["UnitFileState"])
         return 0, ""
 
 
@@ -70,7 +74,7 @@ def bring(root: Path, *, is_dry: bool = False, **changed: Any) -> dict[str, Any]
         "validate": ["checker", "%s"],
         "previous": str(root / "var/previous/config.toml"),
     }
-    unit = {"name": "containerd.service", "files": [file["path"]], "started": True}
+    unit = {"name": "containerd.service", "files": [file["path"]], "started": True, "reload": False, "watched": []}
     given = {
         "directories": [str(root / "etc/cdi")],
         "files": [{**file, **changed.pop("file", {})}],
@@ -161,6 +165,33 @@ def test_a_unit_that_shall_not_be_started_is_enabled_alone(tmp_path: Path, syste
     assert bring(tmp_path, unit={"started": False})["done"][-1] == "enable containerd.service"
     assert systemd.calls == ["daemon-reload", "enable containerd.service"]
     assert not bring(tmp_path, unit={"started": False})["changed"]
+
+
+def test_a_unit_that_can_reload_is_not_restarted(tmp_path: Path, systemd: Systemd) -> None:
+    systemd.unit("containerd.service", active="active", file="enabled")
+    assert bring(tmp_path, unit={"reload": True})["done"][-1] == "reload containerd.service"
+    assert systemd.calls == ["reload containerd.service"]
+    assert not bring(tmp_path, unit={"reload": True})["changed"]
+
+
+def test_what_others_write_restarts_a_unit_that_is_older(tmp_path: Path, systemd: Systemd) -> None:
+    programs, credentials = tmp_path / "usr/lib/program", tmp_path / "etc/own.conf"
+    (programs / "deep/__pycache__").mkdir(parents=True)
+    systemd.unit("containerd.service", active="active", file="enabled")
+    unit = {"files": [], "watched": [str(programs), str(credentials)]}
+    assert bring(tmp_path, unit=unit)["done"] == [f"directory {tmp_path}/etc/cdi"]
+    later = time.time() + 0.5
+    for path, restarts in [("deep/__pycache__/own.pyc", False), ("deep/own.py", True)]:
+        (programs / path).touch()
+        os.utime(programs / path, (later, later))
+        assert bool(bring(tmp_path, is_dry=True, unit=unit)["done"]) is restarts
+    (programs / "deep/own.py").unlink()
+    credentials.parent.mkdir(exist_ok=True)
+    credentials.touch()
+    os.utime(credentials, (later, later))
+    time.sleep(0.6)
+    assert bring(tmp_path, unit=unit)["done"] == ["restart containerd.service"]
+    assert not bring(tmp_path, unit=unit)["changed"]
 
 
 def test_other_files_restart_nothing(tmp_path: Path, systemd: Systemd) -> None:
