@@ -63,14 +63,13 @@ def collect(
     """Return every input of a build as ``{label: value or digest}``.
 
     ``settings`` are profile, release, architecture and the like; ``environment`` the DIB_* variables that the user
-    set, of which one that is the path of a file or directory counts by its contents, too; ``models`` model name to
-    directory; ``tools`` program to version. Mirrors are no inputs: what they serve is the same. With ``missing_ok`` a
-    model or wheelhouse that an earlier step has yet to make counts as ``(missing)``. Raises InputError when one does
-    not exist or cannot be read.
+    set, of which one that is the path of a file or directory counts by its contents, wherever that lies; ``models``
+    model name to directory; ``tools`` program to version. Mirrors are no inputs: what they serve is the same. With
+    ``missing_ok`` a model or wheelhouse that an earlier step has yet to make counts as ``(missing)``. Raises InputError
+    when one does not exist or cannot be read.
     """
     inputs = {"schema": INPUTS_SCHEMA, "elements": " ".join(elements)}
     inputs.update({f"setting {name}": value for name, value in settings.items()})
-    inputs.update({f"environment {name}": value for name, value in environment.items()})
     inputs.update({f"tool {name}": version for name, version in tools.items()})
     trees = {f"element {name}": path for name, path in resolve_elements(elements, elements_paths).items()}
     trees.update({f"model {name}": path for name, path in models.items()})
@@ -80,6 +79,8 @@ def collect(
         # Such as a directory of packages that an element takes from; /dev/vda in a kernel's command line is none.
         if value.startswith("/") and (Path(value).is_dir() or Path(value).is_file()):
             trees[f"content {name}"] = Path(value)
+        else:
+            inputs[f"environment {name}"] = value
     for label, path in trees.items():
         if missing_ok and not path.exists():
             inputs[label] = MISSING

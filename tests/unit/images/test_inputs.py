@@ -88,6 +88,29 @@ def test_missing_inputs_are_refused_or_marked(tmp_path: Path) -> None:
     assert collect(missing_ok=True)["model m"] == "(missing)"
 
 
+def test_a_variable_that_names_files_counts_by_what_is_in_them(tmp_path: Path) -> None:
+    def inputs(value: str) -> dict[str, str]:
+        return image_inputs.collect(
+            settings={},
+            elements=[],
+            elements_paths=[],
+            environment={"DIB_PROGRAMS": value},
+            models={},
+            wheelhouse=None,
+            tools={},
+        )
+
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "kubelet").write_text("1.33.1")
+    here = inputs(str(tmp_path / "here"))
+    assert here == inputs(str(tmp_path / "there"))
+    assert "environment DIB_PROGRAMS" not in here
+    (tmp_path / "there/kubelet").write_text("1.33.2")
+    assert inputs(str(tmp_path / "there")) != here
+    assert inputs("/dev/vda")["environment DIB_PROGRAMS"] == "/dev/vda"
+
+
 def test_an_unchanged_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
 
