@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import atomic
+from .kubernetes import errors, programs
 
 PENDING = Path("/run/vllmd/restart")
-_SECONDS = 300
 
 
 class FilesError(Exception):
@@ -78,26 +77,12 @@ class Changes:
 
 
 def run(argv: Sequence[str]) -> tuple[int, str]:
-    """Run ``argv``; return its status and its last line. Raises FilesError when it is not there or does not end."""
+    """Run ``argv``; return its status and what it said. Raises FilesError when it is not there or does not end."""
     try:
-        done = subprocess.run(
-            list(argv),
-            check=False,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=_SECONDS,
-            env={**os.environ, "LC_ALL": "C.UTF-8"},
-        )
-    except FileNotFoundError:
-        raise FilesError(f"{argv[0]} is not installed, or not where PATH looks") from None
-    except subprocess.TimeoutExpired:
-        raise FilesError(f"{' '.join(argv[:2])} did not end within {_SECONDS} s") from None
-    except OSError as error:
-        raise FilesError(f"cannot run {argv[0]}: {error.strerror}") from None
-    return done.returncode, done.stdout.strip()
+        done = programs.run(argv)
+    except errors.NodeError as error:
+        raise FilesError(str(error)) from None
+    return done.status, done.said.strip()
 
 
 def compare(
