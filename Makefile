@@ -68,9 +68,9 @@ policies: ## checkov over the manifests that Runtimes on Kubernetes become, and 
 molecule: ## scenarios on real systemd hosts and an emulated guest (SCENARIO=hypervisor)
 	@scripts/bootstrap test && scripts/check-molecule $(SCENARIO)
 
-drills: ## what is too long for `make test`: fleets killed and full, an authority replaced, an upgrade, three members; two hours
+drills: ## what is too long for `make test`: fleets killed and full, hosts that vanish, an authority replaced, an upgrade, three members; three hours
 	@scripts/bootstrap test && python -m pytest -n 0 tests/fleet
-	@VLLMD_TEST_MARKS='drill or not drill' scripts/check-molecule kubernetes kubernetes_control_plane
+	@VLLMD_TEST_MARKS='drill or not drill' scripts/check-molecule hypervisor vfio runtimes kubernetes kubernetes_control_plane
 
 bench: ## measure boot and build beside a stock image; writes build/benchmarks/
 	@scripts/bootstrap test && python benchmarks/boot.py $(ARGS)

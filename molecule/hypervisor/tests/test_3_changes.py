@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from conftest import converge
 
@@ -55,6 +57,7 @@ def test_a_changed_environment_restarts_only_that_runtime(host) -> None:
     assert "cpus=2" in host.file("/var/log/vllmd/alpha.log").content_string
 
 
+@pytest.mark.drill
 def test_a_run_that_was_interrupted_before_its_restart_is_made_good(host) -> None:
     alpha, beta = pid(host, "alpha"), pid(host, "beta")
     host.check_output("echo '# other' >> /etc/vllmd/hypervisor/beta.env")  # written, and then the run was killed
@@ -65,6 +68,7 @@ def test_a_run_that_was_interrupted_before_its_restart_is_made_good(host) -> Non
     assert converge(host, OTHER).changed == 0
 
 
+@pytest.mark.drill
 def test_a_guest_that_never_serves_fails_with_its_console(host) -> None:
     silent = {**SERVED, "cpu_count": 2, "health_url": "http://127.0.0.1:8000/nothing", "health_timeout": 60}
     outcome = converge(host, {**BOTH, "served": silent})

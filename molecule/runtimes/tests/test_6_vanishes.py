@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
 import nspawn_bed as bed
 from conftest import RUN, inventory, named, play, until
 
+pytestmark = pytest.mark.drill
 GOES = "west"
 
 

@@ -34,6 +34,7 @@ def test_again_changes_nothing(converge_again) -> None:
     assert outcome.changed == 0
 
 
+@pytest.mark.drill
 def test_a_reboot_changes_nothing_either(host, functions, own, reboot) -> None:
     reboot()
     assert {address: driver for address, (driver, *_) in functions().items()} == own
