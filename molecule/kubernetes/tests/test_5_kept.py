@@ -97,6 +97,7 @@ def test_a_kubelet_that_somebody_stopped_is_left_alone(host: Any) -> None:
     rounds(host, lambda: status(host)["healthy"], "all is well again")
 
 
+@pytest.mark.drill
 def test_a_kubelet_that_hangs_is_restarted(host: Any, cluster: Any) -> None:
     pid = host.check_output("systemctl show --property=MainPID --value kubelet.service")
     host.check_output(f"kill -STOP {pid}")

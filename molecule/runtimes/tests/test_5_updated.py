@@ -39,6 +39,7 @@ def test_the_update_is_done() -> None:
     assert (outcome.returncode, outcome.changed) == (0, 0), outcome.output
 
 
+@pytest.mark.drill
 def test_an_image_that_answers_wrongly_is_taken_back() -> None:
     publish("silent")
     with Clients(amber_urls()) as clients:
@@ -54,6 +55,7 @@ def test_an_image_that_answers_wrongly_is_taken_back() -> None:
         assert named(name).ask() == "release two heard: who?"
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize("playbook", ["update.yml", "start.yml"])
 def test_what_was_refused_is_not_tried_again(playbook: str) -> None:
     outcome = play(playbook, vllmd_runtime_names=["amber", "amber.1"])
