@@ -189,7 +189,9 @@ def bring(units: Sequence[Unit], changed: Iterable[Path], *, is_dry: bool = Fals
             elif is_late:
                 todo.append("reload" if unit.reload else "restart")
         elif unit.started:
-            todo.append("start")
+            # One that is just starting has read the old files already.
+            is_starting = shown["ActiveState"] in ("activating", "reloading")
+            todo.append("restart" if is_late and is_starting else "start")
         for verb in todo:
             lines.append(f"{verb} {unit.name}")
             if not is_dry:

@@ -121,12 +121,11 @@ def wait(kubectl: Kubectl, name: str, seconds: int) -> dict[str, Any]:
                 f"node {name} is not ready after {seconds} s: {' '.join((trouble or message).split())[:400]}; "
                 "'journalctl -u kubelet' on the host says more"
             )
-        if node is None:
+        # Ends at once when the node is ready. Where nobody may watch it ends at once, too: no asking without a pause.
+        patience = min(_WATCH_SECONDS, max(1, int(deadline - time.monotonic())))
+        watch = ("wait", "--for=condition=Ready", f"node/{name}", f"--timeout={patience}s")
+        if node is None or kubectl.run(*watch).status != 0:
             time.sleep(_POLL_SECONDS)
-        else:
-            # Ends at once when it is ready; whether it ended for that is seen by asking again.
-            patience = min(_WATCH_SECONDS, max(1, int(deadline - time.monotonic())))
-            kubectl.run("wait", "--for=condition=Ready", f"node/{name}", f"--timeout={patience}s")
 
 
 def remembered(path: Path) -> list[str]:

@@ -160,6 +160,13 @@ def test_a_run_that_was_killed_is_made_good(tmp_path: Path, systemd: Systemd, di
     assert not bring(tmp_path)["changed"]
 
 
+@pytest.mark.parametrize(("state", "verb"), [("activating", "restart"), ("failed", "start")])
+def test_a_unit_that_is_just_starting_starts_anew(tmp_path: Path, systemd: Systemd, state: str, verb: str) -> None:
+    systemd.unit("containerd.service", active=state, file="enabled")
+    assert bring(tmp_path)["done"][-1] == f"{verb} containerd.service"
+    assert not bring(tmp_path)["changed"]
+
+
 def test_a_unit_that_shall_not_be_started_is_enabled_alone(tmp_path: Path, systemd: Systemd) -> None:
     systemd.unit("containerd.service", reload="yes")
     assert bring(tmp_path, unit={"started": False})["done"][-1] == "enable containerd.service"
