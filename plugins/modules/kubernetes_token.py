@@ -7,10 +7,11 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: kubernetes_token
-short_description: Make a short-lived token that one node joins a cluster with, and revoke it
+short_description: Make a short-lived token that one node joins a cluster with, register the node, and revoke it
 version_added: 0.1.0
 description:
   - Runs where an administrator's kubeconfig is. The token is in no argument of a program and in no file.
+  - Does not wait for the cluster to sign its announcement with it, which C(kubeadm join) waits for.
   - Register the result of a task that makes one with C(no_log).
 author:
   - vllmd.platform maintainers (@vllmd)
@@ -39,19 +40,44 @@ options:
     description: How long it can be used.
     type: int
     default: 15
+  node:
+    description: The node that it is for, registered before it can be used. Left out, nothing is registered.
+    type: dict
+    suboptions:
+      name:
+        description: The node's name.
+        type: str
+        required: true
+      machine_id:
+        description: The machine id of its host. Empty, that of the first Node of this name is kept.
+        type: str
+        default: ""
+      addresses:
+        description: IP addresses that its serving certificate may name.
+        type: list
+        elements: str
+        default: []
+      names:
+        description: DNS names that it may name besides the node's.
+        type: list
+        elements: str
+        default: []
   kubeconfig:
-    description: Credentials that may make secrets in kube-system.
+    description: Credentials that may make secrets in kube-system, and for O(node) a namespace and ConfigMaps.
     type: path
     required: true
   kubectl:
     description: The program.
     type: str
     default: kubectl
+seealso:
+  - module: vllmd.platform.kubernetes_registration
 """
 
 EXAMPLES = r"""
 - name: Make a token
   vllmd.platform.kubernetes_token:
+    node: {name: gpu-01, addresses: [10.0.0.21]}
     kubeconfig: /etc/kubernetes/admin.conf
   register: made
   no_log: true
@@ -75,7 +101,6 @@ id:
 """
 
 import json
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -83,41 +108,32 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes import tokens
 from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes.errors import NodeError
+from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes.names import node_name
 from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes.programs import Kubectl
+from ansible_collections.vllmd.platform.plugins.module_utils.kubernetes_approval import records, store
 
 _LONGEST_MINUTES = 24 * 60
-_SIGN_SECONDS = 30
-
-
-def wait_signed(kubectl: Kubectl, identity: str) -> None:
-    """Wait until the cluster has signed its announcement with the token, as kubeadm would. Raises NodeError."""
-    deadline = time.monotonic() + _SIGN_SECONDS
-    while True:
-        arguments = ("get", "configmap", "cluster-info", "--namespace", "kube-public", "--output", "json")
-        done = kubectl.run(*arguments)
-        if done.status == 0 and f"jws-kubeconfig-{identity}" in json.loads(done.output).get("data", {}):
-            return
-        if time.monotonic() > deadline:
-            raise NodeError(
-                f"after {_SIGN_SECONDS} s the cluster has not signed kube-public/cluster-info with the "
-                f"new token; does its "
-                "controller manager run with the controller bootstrapsigner?"
-            )
-        time.sleep(0.2)
 
 
 def make(kubectl: Kubectl, given: dict[str, Any]) -> str:
-    """Return a new token that the cluster knows. Raises NodeError."""
+    """Return a new token, and register the node that it is for. Raises NodeError, RecordError."""
     token = tokens.generate()
-    identity = token.partition(".")[0]
     expires = datetime.now(UTC) + timedelta(minutes=given["minutes"])
+    node = given["node"]
+    if node:
+        identity = records.Identity(
+            node=node_name(node["name"]),
+            machine_id=node["machine_id"],
+            addresses=tuple(node["addresses"]),
+            names=tuple(node["names"]),
+            token_id=token.partition(".")[0],
+            valid_until=records.rfc3339(expires),
+        )
+        place = store.Store(kubectl)
+        found = place.read(identity.node)
+        place.write(found, records.registered(found.record, identity))
     document = json.dumps(tokens.secret(token, given["description"], expires))
     kubectl.must("cannot make a bootstrap token", "create", "--filename", "-", stdin=document)
-    try:
-        wait_signed(kubectl, identity)
-    except NodeError:
-        revoke(kubectl, identity)
-        raise
     return token
 
 
@@ -131,12 +147,22 @@ def revoke(kubectl: Kubectl, identity: str) -> bool:
 
 def main() -> None:
     """Run the module."""
+    strings = {"type": "list", "elements": "str", "default": []}
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "id": {"type": "str", "default": ""},
             "description": {"type": "str", "default": ""},
             "minutes": {"type": "int", "default": 15},
+            "node": {
+                "type": "dict",
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "machine_id": {"type": "str", "default": ""},
+                    "addresses": strings,
+                    "names": strings,
+                },
+            },
             "kubeconfig": {"type": "path", "required": True},
             "kubectl": {"type": "str", "default": "kubectl"},
         },
@@ -152,7 +178,7 @@ def main() -> None:
             changed = True if module.check_mode else revoke(kubectl, given["id"])
             module.exit_json(changed=changed, id=given["id"])
         token = tokens.generate() if module.check_mode else make(kubectl, given)
-    except NodeError as error:
+    except (NodeError, records.RecordError) as error:
         module.fail_json(msg=f"token: {error}")
     module.exit_json(changed=True, token=token, id=token.partition(".")[0])
 

@@ -137,8 +137,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
     (
         r"JWS signature|token ID .* is invalid for this cluster or it has expired",
         "the bootstrap token is unknown at {endpoint} or has expired; make a new one with 'kubeadm token "
-        "create' and join "
-        "again",
+        "create' and join again; if new ones are refused, too, the controller manager does not run its bootstrapsigner",
     ),
     (
         r"[Nn]ode with name .* already exists",

@@ -38,11 +38,16 @@ class Store:
         """Write the record, unless somebody changed it since it was read. Raises NodeError."""
         what = f"cannot register node {record.name}"
         if found.config_map is None:
-            self.make_namespace()
-            self.kubectl.must(what, "create", "--filename", "-", stdin=json.dumps(config_map(record)))
+            create, document = ("create", "--filename", "-"), json.dumps(config_map(record))
+            done = self.kubectl.run(*create, stdin=document)
+            if done.status != 0 and f'namespaces "{NAMESPACE}" not found' in done.said:
+                self.make_namespace()
+                done = self.kubectl.run(*create, stdin=document)
+            if done.status != 0:
+                raise NodeError(f"{what}: {done.last_line}")
             return
-        document = {**found.config_map, "data": written(record)}
-        self.kubectl.must(what, "replace", "--filename", "-", stdin=json.dumps(document))
+        replaced = json.dumps({**found.config_map, "data": written(record)})
+        self.kubectl.must(what, "replace", "--filename", "-", stdin=replaced)
 
     def make_namespace(self) -> bool:
         """Make the namespace of all records unless it is there; return whether it was not. Raises NodeError."""

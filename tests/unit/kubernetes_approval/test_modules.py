@@ -16,6 +16,7 @@ from ansible_collections.vllmd.platform.plugins.modules import (
     kubernetes_approve,
     kubernetes_guest_info,
     kubernetes_registration,
+    kubernetes_token,
 )
 
 from .conftest import MACHINE, Key, registered, serving
@@ -35,6 +36,9 @@ elif arguments[0] == "create":
     kind, name = document["kind"].lower(), document["metadata"]["name"]
     if name in cluster[kind]:
         sys.exit("Error from server (AlreadyExists): it already exists")
+    space = document["metadata"].get("namespace", "kube-system")
+    if space not in ["kube-system", *cluster["namespace"]]:
+        sys.exit('Error from server (NotFound): error when creating "STDIN": namespaces "%s" not found' % space)
     cluster[kind][name] = document
 elif arguments[:2] == ["replace", "--raw"]:
     document = json.load(sys.stdin)
@@ -52,7 +56,7 @@ def kubectl(tmp_path: Path) -> Kubectl:
     program, path = tmp_path / "kubectl", tmp_path / "cluster.json"
     program.write_text(KUBECTL.format(python=sys.executable, path=str(path)))
     program.chmod(0o755)
-    path.write_text(json.dumps({"configmap": {}, "namespace": {}, "certificatesigningrequest": {}}))
+    path.write_text(json.dumps({"configmap": {}, "namespace": {}, "certificatesigningrequest": {}, "secret": {}}))
     return Kubectl(str(program), "/admin.conf")
 
 
@@ -91,6 +95,25 @@ def test_a_node_is_registered_with_a_namespace_and_struck_off(kubectl: Kubectl) 
     again = place.read("gpu-1").record
     assert kubernetes_registration.wanted(again, given(state="left")) == again
     assert kubernetes_registration.wanted(None, given(state="left")) is None
+
+
+def test_a_token_is_made_for_a_node_that_is_registered_with_it(kubectl: Kubectl) -> None:
+    node = {"name": "gpu-1", "machine_id": MACHINE, "addresses": ["10.0.0.21"], "names": ["gpu-1.example"]}
+    made = {"minutes": 15, "description": "", "node": node}
+    first = kubernetes_token.make(kubectl, made)
+    second = kubernetes_token.make(kubectl, made)
+    record = store.Store(kubectl).read("gpu-1").record
+    assert record is not None
+    assert record.identity is not None
+    assert record.identity.token_id == second.partition(".")[0]
+    assert record.identity.addresses == ("10.0.0.21",)
+    assert [each.rpartition("-")[2] for each in cluster(kubectl)["secret"]] == [
+        each.partition(".")[0] for each in (first, second)
+    ]
+    # What cannot be registered gets no token.
+    with pytest.raises(records.RecordError, match="address"):
+        kubernetes_token.make(kubectl, {**made, "node": {**node, "addresses": ["nowhere"]}})
+    assert len(cluster(kubectl)["secret"]) == 2
 
 
 def allow(kubectl: Kubectl, check: bool = False, **changes: Any) -> tuple[bool, str]:
