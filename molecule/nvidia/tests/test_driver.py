@@ -56,7 +56,7 @@ def test_loading_finds_the_module_and_no_device(host) -> None:
     unit = "[Service]\\nType=oneshot\\nExecStart=-/usr/sbin/modprobe nvidia\\nExecStart=/usr/bin/dmesg\\n"
     host.check_output(f"printf '{unit}' > /run/systemd/system/load-nvidia.service && systemctl daemon-reload")
     host.check_output("systemctl start load-nvidia.service")
-    log = host.check_output("journalctl --unit=load-nvidia.service --output=cat")
+    log = host.check_output("journalctl --sync && journalctl --unit=load-nvidia.service --output=cat")
     assert "No such device" in log
     assert "NVRM: No NVIDIA GPU found" in log
     for trouble in ("version magic", "disagrees about version of symbol", "Unknown symbol", "Invalid module format"):
